@@ -1,0 +1,1 @@
+//! The answer: route, authorise, reasons, identity headers, explanation, the policy's tests.

@@ -1,0 +1,1 @@
+//! A finding with place, code, help and fix, and its renderings.

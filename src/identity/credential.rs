@@ -1,0 +1,1 @@
+//! One credential, or none, or a refusal.

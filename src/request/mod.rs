@@ -1,0 +1,1 @@
+//! What is asked: a raw request head becomes one unambiguous target, or a refusal.

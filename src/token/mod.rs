@@ -1,0 +1,1 @@
+//! Strict verification and minting of JWTs over given keys and a given time.
