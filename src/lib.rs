@@ -8,15 +8,15 @@
 //!   tests) → `reload` (swap).
 
 pub mod clock;
-pub mod random;
-pub mod secret;
 pub mod diagnostic;
+pub mod random;
 pub mod response;
+pub mod secret;
 
-pub mod request;
-pub mod identity;
-pub mod token;
-pub mod policy;
 pub mod decision;
+pub mod identity;
+pub mod policy;
+pub mod request;
+pub mod token;
 
 pub mod live;

@@ -15,3 +15,15 @@ impl ScopeSet {
         self.0.iter().map(AsRef::as_ref)
     }
 }
+
+/// How scopes imply each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Hierarchy {
+    /// `items` satisfies `items:read`.
+    #[default]
+    Colon,
+    /// `items` satisfies `items.read`.
+    Dot,
+    /// Only equal scopes satisfy each other.
+    None,
+}
