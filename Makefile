@@ -1,0 +1,73 @@
+# `make test` is everything, from a clean clone; `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+STATE := target/test-env
+PYTHON := $(STATE)/venv/bin/python
+
+.PHONY: help demo run test lint fmt bench test-env clean
+.PHONY: test-fmt test-clippy test-rust test-doc test-deny test-e2e test-skipped
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+demo: ## gateway, sample API and demo users in one process; prints the requests to try
+	$(CARGO) run --release --locked -- demo
+
+run: ## a real FastAPI app behind the gateway (examples/fastapi-items)
+	examples/fastapi-items/run.sh
+
+test: test-env test-fmt test-clippy test-rust test-doc test-deny test-e2e test-skipped ## installs what is missing, then runs everything
+	@echo "make test: all passed"
+
+lint: test-fmt test-clippy test-doc test-deny ## formatting, lints, documentation, licences
+
+fmt: ## formats the Rust code in place
+	$(CARGO) fmt
+
+bench: ## measurements, as ratios inside one run
+	$(CARGO) bench --locked
+
+test-env: ## only installs what the tests need (into target/test-env)
+	@tests/setup.sh
+
+clean: ## removes build output and the test environment
+	$(CARGO) clean
+
+# --- the steps of `make test`, each of which can be run alone
+
+test-fmt:
+	@echo "==> formatting"
+	$(CARGO) fmt --check
+
+test-clippy:
+	@echo "==> lints"
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+test-rust:
+	@echo "==> unit, property, integration and doc tests"
+	@mkdir -p $(STATE)
+	$(CARGO) test --locked 2>&1 | tee $(STATE)/cargo-test.log
+
+test-doc:
+	@echo "==> documentation"
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+test-deny:
+	@echo "==> licences, bans, sources"
+	@if ! command -v cargo-deny >/dev/null; then echo "SKIPPED: cargo-deny is not installed"; else \
+	  $(CARGO) deny --offline --locked --log-level error check --hide-inclusion-graph licenses bans sources; \
+	  if compgen -G "$${CARGO_HOME:-$$HOME/.cargo}/advisory-dbs/*" >/dev/null; then \
+	    $(CARGO) deny --offline --locked --log-level error check --disable-fetch advisories; \
+	  else echo "SKIPPED: advisories (no copy of the advisory database at hand)"; fi; fi
+
+test-e2e: test-env
+	@echo "==> end to end, with a real uvicorn and FastAPI"
+	$(CARGO) build --locked
+	$(PYTHON) tests/e2e/run.py
+
+test-skipped:
+	@tests/skipped.sh $(STATE)/cargo-test.log

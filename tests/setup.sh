@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Installs what `make test` needs and does not find: a C compiler and Python by apt, Python packages (pinned in
+# requirements.txt) into target/test-env/venv. Does nothing, quickly, when all is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+apt_install() {
+    command -v apt-get >/dev/null || die "missing: $*; install it by hand (no apt-get here)"
+    local root=()
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || die "missing: $*; install it by hand (neither root nor sudo)"
+        root=(sudo)
+    fi
+    say "installing $* by apt"
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+command -v cargo >/dev/null || die "no cargo: install Rust first (https://rustup.rs)"
+for tool in rustfmt clippy; do
+    case $tool in rustfmt) program=cargo-fmt ;; clippy) program=cargo-clippy ;; esac
+    command -v $program >/dev/null && cargo "${program#cargo-}" --version >/dev/null 2>&1 && continue
+    command -v rustup >/dev/null || die "no $program, and no rustup to install it"
+    say "installing $tool"
+    rustup component add $tool
+done
+
+packages=()
+command -v cc >/dev/null || packages+=(gcc libc6-dev)
+if ! command -v python3 >/dev/null; then
+    packages+=(python3 python3-venv)
+elif ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    packages+=(python3-venv)
+fi
+[ ${#packages[@]} = 0 ] || apt_install "${packages[@]}"
+
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "python3 is $(python3 -V), 3.10 or newer is needed"
+
+env=target/test-env/venv
+wanted=$(cat tests/requirements.txt examples/fastapi-items/requirements.txt <(python3 -V) | cksum)
+if [ "$(cat $env/.installed 2>/dev/null)" = "$wanted" ] && $env/bin/python -c 'import fastapi, uvicorn, websockets' 2>/dev/null; then
+    say "ready"
+    exit 0
+fi
+say "installing Python packages into $env"
+rm -rf $env
+mkdir -p target/test-env
+python3 -m venv $env
+$env/bin/python -m pip install --disable-pip-version-check --no-input --quiet -r tests/requirements.txt
+echo "$wanted" >$env/.installed
+say "ready"
