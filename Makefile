@@ -12,7 +12,7 @@ PYTHON := $(STATE)/venv/bin/python
 .PHONY: test-fmt test-clippy test-rust test-doc test-deny test-e2e test-skipped
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## gateway, sample API and demo users in one process; prints the requests to try
 	$(CARGO) run --release --locked -- demo
