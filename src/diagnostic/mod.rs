@@ -4,6 +4,7 @@
 //! them. Nothing here decides whether something is a mistake, and nothing prints.
 
 mod code;
+pub mod suggest;
 
 pub use code::{Code, Severity};
 
