@@ -13,6 +13,7 @@ pub mod random;
 pub mod response;
 pub mod secret;
 
+pub mod config;
 pub mod decision;
 pub mod identity;
 pub mod policy;
@@ -20,3 +21,4 @@ pub mod request;
 pub mod token;
 
 pub mod live;
+pub mod telemetry;
