@@ -20,5 +20,10 @@ pub mod policy;
 pub mod request;
 pub mod token;
 
+pub mod endpoint;
 pub mod live;
 pub mod telemetry;
+
+pub mod proxy;
+
+pub mod server;

@@ -1,0 +1,212 @@
+//! The accept loop, one per listening socket.
+//!
+//! Ours and not Pingora's: its own loop has no place for a deadline over a request head, retries a taken
+//! port for half a minute and then panics, and keeps idle connections through the whole grace period. The
+//! socket comes bound from `server/sockets.rs`.
+
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::listeners::tls::Acceptor;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
+use pingora::server::ShutdownWatch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::stream::{Guarded, Head};
+
+/// What an accepted connection may do before its first request is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// The time for a whole request head, from its first byte (for the first one: from the accept).
+    pub head_deadline: Duration,
+    /// The size of a request head, in bytes.
+    pub head_bytes: usize,
+    /// The time for a TLS handshake.
+    pub handshake: Duration,
+    /// Open connections at one time; more wait in the kernel's queue.
+    pub connections: usize,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            head_deadline: Duration::from_secs(10),
+            head_bytes: 64 * 1024,
+            handshake: Duration::from_secs(10),
+            connections: 65_536,
+        }
+    }
+}
+
+/// When a listener ends: not yet, or now with this much time for what is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Serving.
+    Not,
+    /// Accept nothing more, end idle connections at once, cut the rest off after this time.
+    Within(Duration),
+}
+
+/// A bound socket and how connections on it are handled.
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    pub(crate) tls: Option<Arc<Acceptor>>,
+    pub(crate) limits: ConnectionLimits,
+}
+
+impl Listener {
+    /// Accepts and serves until `stop`, then returns when the last connection has ended or was cut off.
+    pub(crate) async fn serve<A>(self, app: Arc<A>, mut stop: tokio::sync::watch::Receiver<Stop>)
+    where
+        A: HttpServerApp + Send + Sync + 'static,
+    {
+        let Self { socket, tls, limits } = self;
+        let (closing, shutdown) = tokio::sync::watch::channel(false);
+        let room = Arc::new(Semaphore::new(limits.connections));
+        let mut connections = JoinSet::new();
+        let grace = loop {
+            if let Stop::Within(grace) = *stop.borrow_and_update() {
+                break grace;
+            }
+            let accepted = tokio::select! {
+                accepted = accept(&socket, &room) => accepted,
+                Some(ended) = connections.join_next() => {
+                    report(ended);
+                    continue;
+                }
+                changed = stop.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => break Duration::ZERO, // who could stop us is gone
+                },
+            };
+            let Some((stream, address, permit)) = accepted else { continue };
+            let (app, tls, shutdown) = (app.clone(), tls.clone(), shutdown.clone());
+            connections.spawn(async move {
+                connection(stream, address, tls.as_deref(), limits, app, shutdown).await;
+                drop(permit);
+            });
+        };
+        drop(socket);
+        let _ = closing.send(true);
+        app.http_cleanup().await; // idle keep-alive connections end here
+        let mut deadline = Instant::now() + grace;
+        loop {
+            tokio::select! {
+                ended = connections.join_next() => match ended {
+                    Some(ended) => report(ended),
+                    None => break,
+                },
+                () = sleep_until(deadline) => {
+                    connections.shutdown().await;
+                    break;
+                }
+                Ok(()) = stop.changed() => {
+                    if let Stop::Within(grace) = *stop.borrow_and_update() {
+                        deadline = deadline.min(Instant::now() + grace); // asked twice
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn accept(
+    socket: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = room.clone().acquire_owned().await.ok()?;
+    match socket.accept().await {
+        Ok((stream, address)) => Some((stream, address, permit)),
+        Err(error) => {
+            // Out of descriptors or memory: accept would fail at once again. A connection that was reset
+            // before it was accepted ends here too, and the pause does not hurt.
+            tracing::warn!(%error, "connection not accepted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}
+
+async fn connection<A>(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<&Acceptor>,
+    limits: ConnectionLimits,
+    app: Arc<A>,
+    shutdown: ShutdownWatch,
+) where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let _ = stream.set_nodelay(true);
+    let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+    let _ = digest.peer_addr.set(Some(PeerAddr::Inet(address)));
+    let mut stream = L4Stream::from(stream);
+    stream.set_socket_digest(digest);
+    let stream: Stream = match tls {
+        None => Box::new(stream),
+        Some(acceptor) => match timeout(limits.handshake, acceptor.tls_handshake(stream)).await {
+            Ok(Ok(stream)) => Box::new(stream),
+            Ok(Err(error)) => {
+                tracing::debug!(client.ip = %address.ip(), %error, "tls handshake failed");
+                return;
+            }
+            Err(_) => return,
+        },
+    };
+    let head = Head::new(limits.head_deadline, limits.head_bytes);
+    let stream = Box::new(Guarded::new(stream, head.clone()));
+    let app = Arc::new(Connected { app, head });
+    let mut next: Option<Stream> = Some(stream);
+    while let Some(stream) = next {
+        next = app.process_new(stream, &shutdown).await;
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("a connection's task panicked"); // the panic hook printed where
+    }
+}
+
+/// The application with this connection's head deadline.
+struct Connected<A> {
+    app: Arc<A>,
+    head: Arc<Head>,
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Connected<A> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if session.is_http2() {
+            self.head.done();
+        } else {
+            self.head.begin();
+        }
+        self.app.process_new_http(session, shutdown).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.app.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.app.server_options()
+    }
+}
