@@ -7,6 +7,12 @@
 //! Nothing here reads files, the environment or the time: texts and resolved references are passed in. Nothing
 //! here decides a request; that is `decision`.
 
+pub mod checked;
 pub mod document;
+pub mod formula;
+pub mod references;
+pub mod set;
+pub mod specificity;
 pub mod template;
+pub mod trie;
 pub mod yaml;
