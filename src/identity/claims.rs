@@ -224,11 +224,8 @@ impl<'de> Visitor<'de> for StrictVisitor {
 impl ClaimPath {
     /// Reads a path as it stands in a policy.
     pub fn parse(text: &str) -> Result<Self, ClaimPathError> {
-        let segments = if text.contains("://") && !text.contains('"') {
-            vec![text.into()]
-        } else {
-            Self::segments_of(text)?
-        };
+        let segments =
+            if text.contains("://") && !text.contains('"') { vec![text.into()] } else { Self::segments_of(text)? };
         Ok(Self { text: text.into(), segments })
     }
 

@@ -1,0 +1,154 @@
+//! Signing: our own tokens, `token mint`, the demo, tests.
+
+use std::fmt;
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaEncoding, RsaKeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::algorithm::Algorithm;
+use super::key::{Key, KeyError, Kid, Raw, check_secret, hmac_of};
+use super::pem;
+use super::rsa::RsaPublicKey;
+
+/// Signs tokens with one key and one algorithm, both fixed when the key is loaded.
+pub struct Minter {
+    algorithm: Algorithm,
+    signer: Signer,
+    /// Verifies what this signs.
+    key: Key,
+}
+
+enum Signer {
+    Secret(hmac::Key),
+    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
+    Ecdsa(EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+}
+
+/// A token could not be signed. Not the caller's fault: the library failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MintError;
+
+#[derive(Serialize)]
+struct Header<'h> {
+    alg: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    typ: Option<&'h str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kid: Option<&'h str>,
+}
+
+impl Minter {
+    /// Signs with a shared secret, to which the rules of [`Key::from_secret`] apply.
+    pub fn from_secret(secret: &[u8], algorithm: Algorithm) -> Result<Self, KeyError> {
+        check_secret(secret)?;
+        let hash = hmac_of(algorithm).ok_or(KeyError::AlgorithmMismatch)?;
+        let key = Raw::Secret(secret).key(algorithm.into(), None)?;
+        Ok(Self { algorithm, signer: Signer::Secret(hmac::Key::new(hash, secret)), key })
+    }
+
+    /// Signs with a private key in PEM (PKCS#8, SEC 1 or PKCS#1). Without `algorithm` an RSA key signs with RS256,
+    /// any other with the only algorithm there is for it.
+    pub fn from_pem(text: &str, algorithm: Option<Algorithm>) -> Result<Self, KeyError> {
+        let block = pem::first_key(text)?;
+        if !block.label.ends_with("PRIVATE KEY") {
+            return Err(KeyError::NotPem);
+        }
+        let der = block.der.as_slice();
+        let ecdsa = |algorithm| EcdsaKeyPair::from_private_key_der(algorithm, der);
+        let (signer, raw) = if let Ok(pair) = RsaKeyPair::from_pkcs8(der).or_else(|_| RsaKeyPair::from_der(der)) {
+            let raw = Raw::Rsa(RsaPublicKey::from_pkcs1(pair.public_key().as_ref())?);
+            let encoding = rsa_encoding(algorithm.unwrap_or(Algorithm::RS256)).ok_or(KeyError::AlgorithmMismatch)?;
+            (Signer::Rsa(pair, encoding), raw)
+        } else if let Ok(pair) = Ed25519KeyPair::from_pkcs8(der) {
+            let raw = Raw::Ed25519(pair.public_key().as_ref().to_vec());
+            (Signer::Ed25519(pair), raw)
+        } else if let Ok(pair) = ecdsa(&signature::ECDSA_P256_SHA256_FIXED_SIGNING) {
+            let raw = Raw::P256(pair.public_key().as_ref().to_vec());
+            (Signer::Ecdsa(pair), raw)
+        } else if let Ok(pair) = ecdsa(&signature::ECDSA_P384_SHA384_FIXED_SIGNING) {
+            let raw = Raw::P384(pair.public_key().as_ref().to_vec());
+            (Signer::Ecdsa(pair), raw)
+        } else {
+            return Err(KeyError::InvalidKey);
+        };
+        let default = if let Raw::Rsa(_) = raw { Some(Algorithm::RS256) } else { raw.algorithms().iter().next() };
+        let algorithm = algorithm.or(default).ok_or(KeyError::AlgorithmMismatch)?;
+        let key = raw.key(algorithm.into(), None)?;
+        Ok(Self { algorithm, signer, key })
+    }
+
+    /// The algorithm of every token of this minter.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The key that verifies what this signs: for an issuer that is also the gateway.
+    pub fn verifying_key(&self) -> Key {
+        self.key.clone()
+    }
+
+    /// Signs the claims as they are. The header has `alg`, and `typ` and `kid` where given.
+    pub fn mint(&self, claims: &Map<String, Value>, kid: Option<&Kid>, typ: Option<&str>) -> Result<String, MintError> {
+        let header = Header { alg: self.algorithm.as_str(), typ, kid: kid.map(Kid::as_str) };
+        let mut token = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header).map_err(|_| MintError)?);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(claims).map_err(|_| MintError)?, &mut token);
+        let signature = self.signer.sign(token.as_bytes())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
+    }
+}
+
+impl fmt::Debug for Minter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Minter").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+impl Signer {
+    /// ECDSA and RSA-PSS draw a nonce or salt inside the library; no caller can give them one.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, MintError> {
+        match self {
+            Self::Secret(key) => Ok(hmac::sign(key, message).as_ref().to_vec()),
+            Self::Rsa(pair, encoding) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(*encoding, &SystemRandom::new(), message, &mut signature).map_err(|_| MintError)?;
+                Ok(signature)
+            }
+            Self::Ecdsa(pair) => pair
+                .sign(&SystemRandom::new(), message)
+                .map(|signature| signature.as_ref().to_vec())
+                .map_err(|_| MintError),
+            Self::Ed25519(pair) => {
+                pair.try_sign(message).map(|signature| signature.as_ref().to_vec()).map_err(|_| MintError)
+            }
+        }
+    }
+}
+
+impl fmt::Display for MintError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the token could not be signed")
+    }
+}
+
+impl std::error::Error for MintError {}
+
+fn rsa_encoding(algorithm: Algorithm) -> Option<&'static dyn RsaEncoding> {
+    match algorithm {
+        Algorithm::RS256 => Some(&signature::RSA_PKCS1_SHA256),
+        Algorithm::RS384 => Some(&signature::RSA_PKCS1_SHA384),
+        Algorithm::RS512 => Some(&signature::RSA_PKCS1_SHA512),
+        Algorithm::PS256 => Some(&signature::RSA_PSS_SHA256),
+        Algorithm::PS384 => Some(&signature::RSA_PSS_SHA384),
+        Algorithm::PS512 => Some(&signature::RSA_PSS_SHA512),
+        _ => None,
+    }
+}

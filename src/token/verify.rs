@@ -1,0 +1,330 @@
+//! From a token as it was sent to a [`VerifiedToken`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::identity::claims::{ClaimMapping, Claims, seconds};
+use crate::identity::{Identity, IssuerName, Transport};
+
+use super::algorithm::{Algorithm, AlgorithmSet};
+use super::compact::{Compact, unverified_issuer, without_application};
+use super::error::{Malformed, TokenError};
+use super::key::{KeySet, Kid};
+
+/// How far clocks may be apart, unless the policy says otherwise.
+pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
+
+/// What an issuer in a policy demands of its tokens. Whatever lowers security has `Danger` in its name.
+#[derive(Clone, Debug)]
+pub struct IssuerRules {
+    /// The issuer's name in the policy.
+    pub name: IssuerName,
+    /// The `iss` of its tokens.
+    pub issuer: ExpectedIssuer,
+    /// The `aud` of its tokens.
+    pub audience: ExpectedAudience,
+    /// Whether its tokens must end.
+    pub expiry: Expiry,
+    /// The algorithms it signs with.
+    pub algorithms: AlgorithmSet,
+    /// Its keys, and nobody else's.
+    pub keys: IssuerKeys,
+    /// How far its clock and ours may be apart.
+    pub leeway: Duration,
+    /// The most that `exp` − `iat` may be.
+    pub max_token_age: Option<Duration>,
+    /// The `typ` its tokens must have; without it, `JWT`, `at+jwt` or none.
+    pub required_typ: Option<Box<str>>,
+    /// Where its claims stand.
+    pub mapping: ClaimMapping,
+}
+
+/// The `iss` that tokens must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExpectedIssuer {
+    /// Whoever signs with the key (`issuer: any`).
+    DangerAny,
+    /// Exactly this, byte by byte: no slash or letter case is forgiven.
+    Exact(Box<str>),
+}
+
+/// The `aud` that tokens must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExpectedAudience {
+    /// Tokens for any service are taken (`audience: none`).
+    DangerAny,
+    /// At least one of these.
+    OneOf(Vec<Box<str>>),
+}
+
+/// Whether `exp` must be there. Where it is there, it counts in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// Tokens may be valid forever (`expiry: none`).
+    DangerOptional,
+    /// As it should be.
+    #[default]
+    Required,
+}
+
+/// The keys of an issuer, as far as they are known.
+#[derive(Clone, Debug)]
+pub enum IssuerKeys {
+    /// Loaded, or fetched.
+    Known(Arc<KeySet>),
+    /// Not fetched yet, or not to be had: its tokens can neither be accepted nor refused.
+    Unavailable,
+}
+
+/// Verifies tokens of all issuers of a policy. Immutable: new keys make a new one.
+#[derive(Clone, Debug, Default)]
+pub struct Verifier {
+    // INVARIANT: no two exact issuers are equal, and at most one accepts any; `new` establishes it.
+    issuers: Vec<Arc<IssuerRules>>,
+}
+
+/// Two issuers between which no token could choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AmbiguousIssuers(pub IssuerName, pub IssuerName);
+
+/// A token whose signature and claims were checked. Only [`Verifier::verify`] makes one.
+#[derive(Clone, Debug)]
+pub struct VerifiedToken {
+    rules: Arc<IssuerRules>,
+    claims: Claims,
+    expires: Option<Timestamp>,
+    kid: Option<Kid>,
+    algorithm: Algorithm,
+}
+
+// === impl IssuerRules ===
+
+impl IssuerRules {
+    /// The strictest rules: `exp` required, 30 s leeway, the standard mapping, all algorithms of the keys.
+    pub fn new(name: IssuerName, issuer: ExpectedIssuer, audience: ExpectedAudience, keys: KeySet) -> Self {
+        Self {
+            name,
+            issuer,
+            audience,
+            expiry: Expiry::Required,
+            algorithms: keys.algorithms(),
+            keys: IssuerKeys::Known(Arc::new(keys)),
+            leeway: DEFAULT_LEEWAY,
+            max_token_age: None,
+            required_typ: None,
+            mapping: ClaimMapping::standard(),
+        }
+    }
+
+    fn is_from(&self, issuer: Option<&str>) -> bool {
+        matches!(&self.issuer, ExpectedIssuer::Exact(exact) if Some(exact.as_ref()) == issuer)
+    }
+
+    /// RFC 8725 §3.11: tokens of one kind must not pass for another.
+    fn check_typ(&self, typ: Option<&str>) -> Result<(), TokenError> {
+        let is = |expected: &str| {
+            let expected = without_application(expected);
+            typ.is_some_and(|typ| without_application(typ).eq_ignore_ascii_case(expected))
+        };
+        let fits = match &self.required_typ {
+            Some(required) => is(required),
+            None => typ.is_none() || is("JWT") || is("at+jwt"),
+        };
+        if fits { Ok(()) } else { Err(TokenError::WrongType) }
+    }
+
+    /// Checks the claims of a token whose signature is good, and returns when it ends.
+    fn check_claims(&self, claims: &Claims, now: Timestamp) -> Result<Option<Timestamp>, TokenError> {
+        self.check_issuer(claims)?;
+        self.check_audience(claims)?;
+        let (expires, issued) = (time(claims, "exp")?, time(claims, "iat")?);
+        match expires {
+            // RFC 7519 §4.1.4: the current time must be before it.
+            Some(expires) if now >= expires.plus(self.leeway) => return Err(TokenError::Expired),
+            None if self.expiry == Expiry::Required => return Err(TokenError::MissingClaim("exp")),
+            Some(_) | None => {}
+        }
+        if time(claims, "nbf")?.is_some_and(|not_before| not_before > now.plus(self.leeway)) {
+            return Err(TokenError::NotYetValid);
+        }
+        if issued.is_some_and(|issued| issued > now.plus(self.leeway)) {
+            return Err(TokenError::IssuedInFuture);
+        }
+        if let Some(most) = self.max_token_age {
+            let issued = issued.ok_or(TokenError::MissingClaim("iat"))?;
+            if expires.unwrap_or(now).since(issued) > most {
+                return Err(TokenError::TooLongLived);
+            }
+        }
+        Ok(expires)
+    }
+
+    fn check_issuer(&self, claims: &Claims) -> Result<(), TokenError> {
+        let issuer = match claims.as_map().get("iss") {
+            None => None,
+            Some(Value::String(issuer)) => Some(issuer.as_str()),
+            Some(_) => return Err(TokenError::ClaimWrongType("iss")),
+        };
+        match (&self.issuer, issuer) {
+            (ExpectedIssuer::DangerAny, _) => Ok(()),
+            (ExpectedIssuer::Exact(_), None) => Err(TokenError::MissingClaim("iss")),
+            (ExpectedIssuer::Exact(exact), Some(issuer)) if exact.as_ref() == issuer => Ok(()),
+            (ExpectedIssuer::Exact(_), Some(_)) => Err(TokenError::WrongIssuer),
+        }
+    }
+
+    fn check_audience(&self, claims: &Claims) -> Result<(), TokenError> {
+        let ExpectedAudience::OneOf(ours) = &self.audience else { return Ok(()) };
+        let is_ours = |audience: &str| ours.iter().any(|own| own.as_ref() == audience);
+        let found = match claims.as_map().get("aud") {
+            None => return Err(TokenError::MissingClaim("aud")),
+            Some(Value::String(audience)) => is_ours(audience),
+            Some(Value::Array(audiences)) => {
+                let mut found = false;
+                for audience in audiences {
+                    found |= is_ours(audience.as_str().ok_or(TokenError::ClaimWrongType("aud"))?);
+                }
+                found
+            }
+            Some(_) => return Err(TokenError::ClaimWrongType("aud")),
+        };
+        if found { Ok(()) } else { Err(TokenError::WrongAudience) }
+    }
+}
+
+/// A time claim. One of a wrong type is not the same as none (CVE-2026-25537: a string skipped the check).
+fn time(claims: &Claims, name: &'static str) -> Result<Option<Timestamp>, TokenError> {
+    match claims.as_map().get(name) {
+        None => Ok(None),
+        Some(value) => seconds(value).map(Some).ok_or(TokenError::ClaimWrongType(name)),
+    }
+}
+
+// === impl Verifier ===
+
+impl Verifier {
+    /// A verifier of these issuers, between which every token can choose.
+    pub fn new(issuers: Vec<IssuerRules>) -> Result<Self, AmbiguousIssuers> {
+        for (at, first) in issuers.iter().enumerate() {
+            if let Some(second) = issuers.iter().skip(at + 1).find(|second| second.issuer == first.issuer) {
+                return Err(AmbiguousIssuers(first.name.clone(), second.name.clone()));
+            }
+        }
+        Ok(Self { issuers: issuers.into_iter().map(Arc::new).collect() })
+    }
+
+    /// The rules of each issuer, in the policy's order.
+    pub fn issuers(&self) -> impl Iterator<Item = &IssuerRules> {
+        self.issuers.iter().map(AsRef::as_ref)
+    }
+
+    /// The same verifier with other keys for one issuer, when they were fetched anew.
+    pub fn with_keys(&self, issuer: &IssuerName, keys: IssuerKeys) -> Self {
+        let replaced = |rules: &Arc<IssuerRules>| {
+            if rules.name == *issuer {
+                Arc::new(IssuerRules { keys: keys.clone(), ..IssuerRules::clone(rules) })
+            } else {
+                Arc::clone(rules)
+            }
+        };
+        Self { issuers: self.issuers.iter().map(replaced).collect() }
+    }
+
+    /// Verifies a token as it was sent.
+    ///
+    /// Cheap checks come first and claims last: nothing in the payload but `iss`, which only chooses among the
+    /// configured issuers, is looked at before the signature is good.
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, TokenError> {
+        let token = Compact::parse(token)?;
+        let payload = token.payload()?;
+        let rules = self.choose(&payload)?;
+        let header = token.header();
+        rules.check_typ(header.typ.as_deref())?;
+        if !rules.algorithms.contains(header.algorithm) {
+            return Err(rules.foreign_or(TokenError::UnsupportedAlgorithm, &payload));
+        }
+        let IssuerKeys::Known(keys) = &rules.keys else { return Err(TokenError::KeysUnavailable) };
+        let key = keys.verify(&token, rules.algorithms).map_err(|error| rules.foreign_or(error, &payload))?;
+        let claims = Claims::parse(&payload).map_err(Malformed::Claims)?;
+        let expires = rules.check_claims(&claims, now)?;
+        Ok(VerifiedToken {
+            rules: Arc::clone(rules),
+            claims,
+            expires,
+            kid: key.kid().cloned(),
+            algorithm: header.algorithm,
+        })
+    }
+
+    fn choose(&self, payload: &[u8]) -> Result<&Arc<IssuerRules>, TokenError> {
+        // The one issuer there is need not be chosen; its `iss` is compared with the other claims.
+        if let [only] = self.issuers.as_slice()
+            && let IssuerKeys::Known(_) = only.keys
+        {
+            return Ok(only);
+        }
+        let issuer = unverified_issuer(payload)?;
+        let any = |rules: &&Arc<IssuerRules>| rules.issuer == ExpectedIssuer::DangerAny;
+        let exact = self.issuers.iter().find(|rules| rules.is_from(issuer.as_deref()));
+        exact.or_else(|| self.issuers.iter().find(any)).ok_or(TokenError::WrongIssuer)
+    }
+}
+
+impl IssuerRules {
+    /// That a token is from another issuer explains better than a bad signature why it is refused.
+    fn foreign_or(&self, error: TokenError, payload: &[u8]) -> TokenError {
+        match (&self.issuer, unverified_issuer(payload)) {
+            (ExpectedIssuer::Exact(_), Ok(Some(issuer))) if !self.is_from(Some(&issuer)) => TokenError::WrongIssuer,
+            _ => error,
+        }
+    }
+}
+
+impl fmt::Display for AmbiguousIssuers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "issuers `{}` and `{}` accept the same tokens", self.0, self.1)
+    }
+}
+
+impl std::error::Error for AmbiguousIssuers {}
+
+// === impl VerifiedToken ===
+
+impl VerifiedToken {
+    /// The issuer in the policy that vouches for the token.
+    pub fn issuer(&self) -> &IssuerName {
+        &self.rules.name
+    }
+
+    /// The claims.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// When the token ends, leeway not included.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.expires
+    }
+
+    /// The name of the key that signed, if it has one.
+    pub fn kid(&self) -> Option<&Kid> {
+        self.kid.as_ref()
+    }
+
+    /// The algorithm of the signature.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The identity that the token states, by the mapping of its issuer.
+    pub fn identity(&self, transport: Transport) -> Identity {
+        self.rules.mapping.identity(self.claims.clone(), self.rules.name.clone(), transport, self.expires)
+    }
+}
+
+#[cfg(test)]
+mod tests;
