@@ -185,9 +185,8 @@ impl Target {
         let mut text = String::with_capacity(target.len());
         let irregular = canonicalize(path, &mut text)?;
         let path_len = text.len();
-        for byte in query {
-            text.push(query_character(*byte)?);
-        }
+        query.iter().try_for_each(|byte| query_character(*byte).map(drop))?;
+        text.push_str(std::str::from_utf8(query).map_err(|_| TargetError::NonAscii)?);
         Ok(Self { text: text.into_boxed_str(), path_len, irregular })
     }
 
@@ -719,15 +718,15 @@ mod tests {
             parts.pop();
         }
         let decode = |part: &str| {
-            let bytes = part.as_bytes();
-            let (mut out, mut at) = (Vec::new(), 0);
-            while at < bytes.len() {
-                if bytes[at] == b'%' {
-                    out.push(u8::from_str_radix(&part[at + 1..at + 3], 16).unwrap());
-                    at += 3;
+            let (mut out, mut rest) = (Vec::new(), part.as_bytes());
+            while let Some((&byte, tail)) = rest.split_first() {
+                rest = tail;
+                if byte == b'%' {
+                    let digits = std::str::from_utf8(&tail[..2]).unwrap();
+                    out.push(u8::from_str_radix(digits, 16).unwrap());
+                    rest = &tail[2..];
                 } else {
-                    out.push(bytes[at]);
-                    at += 1;
+                    out.push(byte);
                 }
             }
             String::from_utf8(out).unwrap()
