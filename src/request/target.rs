@@ -145,7 +145,8 @@ impl Target {
         if head.target.len() > MAX_TARGET {
             return Err(TargetError::TooLong);
         }
-        // Pingora cuts fragments off before anyone sees the target; the raw head still has them.
+        // Pingora cuts fragments off before anyone sees the target; the raw head still has them. A space that it
+        // escaped shows only if the raw head comes from the socket: the one it keeps is escaped, too.
         if let Some(raw) = head.raw {
             let (line, _) = split_request_line(raw).ok_or(TargetError::Repaired)?;
             if line.target != head.target || line.method != head.method.as_bytes() {
