@@ -6,10 +6,10 @@
 //!
 //! Nothing here opens a file or reads the environment: `cli` passes both in.
 
-// pub mod keys;
-// mod document;
+mod document;
+pub mod keys;
 
-// pub use document::{Environment, Settings, read};
+pub use document::{Environment, Settings, read};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

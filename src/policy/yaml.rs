@@ -353,7 +353,8 @@ impl<'t> Builder<'t> {
                 if rest.starts_with('\t') {
                     found = found.help("indent with blanks, not with tabs");
                 } else if rest.starts_with(['{', '}', '[', ']', '*', '&', '!', '|', '>', '%', '@', '`']) {
-                    found = found.help("a text that begins with this character, or holds it inside `{ … }`, needs quotes");
+                    found =
+                        found.help("a text that begins with this character, or holds it inside `{ … }`, needs quotes");
                 }
                 found
             }
@@ -406,9 +407,8 @@ impl<'t> Builder<'t> {
     fn tag(&mut self, tag: Option<&Tag>, span: &granit_parser::Span, place: Span) -> Option<Tagged> {
         let tag = tag?;
         let place = span.tag_span().map_or(place, |span| self.place(&span));
-        let core = tag.core_suffix().filter(|core| {
-            matches!(*core, "str" | "int" | "float" | "bool" | "null" | "seq" | "map")
-        });
+        let core =
+            tag.core_suffix().filter(|core| matches!(*core, "str" | "int" | "float" | "bool" | "null" | "seq" | "map"));
         if core.is_none() {
             let message = format!("tag `{}` is not supported", shorten(&tag.original()));
             self.diagnostics.push(Diagnostic::new(Code::P011, message, place, "leave it out"));
@@ -850,8 +850,14 @@ mod tests {
         for (text, expected) in [
             ("a: 1\nb: 2\na: 3\na: 4\n", "P002 duplicate key `a` «a» | P002 duplicate key `a` «a»"),
             ("a: &x {b: 1}\nc: { <<: *x, d: 1, d: 2 }\n", "P005 merge key `<<` «<<» | P002 duplicate key `d` «d»"),
-            ("404: a\ntrue: b\n[c]: d\n", "P011 key is a number, not a text «404» | P011 key is a Boolean, not a text «true» | P011 key is a list, not a text «[c]»"),
-            ("a: !env SECRET\nb: !!int c\n", "P011 tag `!env` is not supported «!env» | P011 tag `!!int` on a text «!!int»"),
+            (
+                "404: a\ntrue: b\n[c]: d\n",
+                "P011 key is a number, not a text «404» | P011 key is a Boolean, not a text «true» | P011 key is a list, not a text «[c]»",
+            ),
+            (
+                "a: !env SECRET\nb: !!int c\n",
+                "P011 tag `!env` is not supported «!env» | P011 tag `!!int` on a text «!!int»",
+            ),
             ("a: \0\n", "P001 control character U+0000 «\0»"),
             ("a: *b\n", "P001 bad YAML: while parsing node, found unknown anchor «*»"),
             ("a: &x [*x]\n", "P001 bad YAML: alias inside its own anchor «*x»"),
