@@ -96,9 +96,16 @@ impl Minter {
     /// Signs the claims as they are. The header has `alg`, and `typ` and `kid` where given.
     pub fn mint(&self, claims: &Map<String, Value>, kid: Option<&Kid>, typ: Option<&str>) -> Result<String, MintError> {
         let header = Header { alg: self.algorithm.as_str(), typ, kid: kid.map(Kid::as_str) };
-        let mut token = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header).map_err(|_| MintError)?);
+        let header = serde_json::to_vec(&header).map_err(|_| MintError)?;
+        let claims = serde_json::to_vec(claims).map_err(|_| MintError)?;
+        self.seal(&header, &claims)
+    }
+
+    /// Signs whatever header and payload are given: the tests need tokens that nobody should make.
+    pub(super) fn seal(&self, header: &[u8], payload: &[u8]) -> Result<String, MintError> {
+        let mut token = URL_SAFE_NO_PAD.encode(header);
         token.push('.');
-        URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(claims).map_err(|_| MintError)?, &mut token);
+        URL_SAFE_NO_PAD.encode_string(payload, &mut token);
         let signature = self.signer.sign(token.as_bytes())?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
@@ -150,5 +157,42 @@ fn rsa_encoding(algorithm: Algorithm) -> Option<&'static dyn RsaEncoding> {
         Algorithm::PS384 => Some(&signature::RSA_PSS_SHA384),
         Algorithm::PS512 => Some(&signature::RSA_PSS_SHA512),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_private_key_that_cannot_sign_so_is_refused() {
+        let pem = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+        for (text, expected) in [
+            (pem("PUBLIC KEY"), KeyError::NotPem),
+            (pem("PRIVATE KEY"), KeyError::InvalidKey),
+            (pem("ENCRYPTED PRIVATE KEY"), KeyError::EncryptedPem),
+            ("secret".into(), KeyError::NotPem),
+        ] {
+            assert_eq!(Minter::from_pem(&text, None).err(), Some(expected), "{text}");
+        }
+        let secret: Vec<u8> = (0..64).collect();
+        assert_eq!(Minter::from_secret(&secret, Algorithm::ES256).err(), Some(KeyError::AlgorithmMismatch));
+        let short = KeyError::ShortSecret { algorithm: Algorithm::HS512, length: 63 };
+        assert_eq!(Minter::from_secret(&secret[..63], Algorithm::HS512).err(), Some(short));
+    }
+
+    #[test]
+    fn the_header_names_algorithm_type_and_key() {
+        let secret: Vec<u8> = (0..32).collect();
+        let minter = Minter::from_secret(&secret, Algorithm::HS256).unwrap();
+        let claims = json!({"sub": "ada"});
+        let header = |kid: Option<&str>, typ: Option<&str>| {
+            let token = minter.mint(claims.as_object().unwrap(), kid.map(Kid::new).as_ref(), typ).unwrap();
+            String::from_utf8(URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap()).unwrap()
+        };
+        assert_eq!(header(None, None), r#"{"alg":"HS256"}"#);
+        assert_eq!(header(Some("a\"b"), Some("at+jwt")), r#"{"alg":"HS256","typ":"at+jwt","kid":"a\"b"}"#);
     }
 }
