@@ -38,9 +38,7 @@ impl Response {
     /// An answer of JSON. A value that cannot be written as JSON is answered as 500 without a body.
     pub fn json(status: u16, value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
-            Ok(body) => {
-                Self::new(status).with(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body)
-            }
+            Ok(body) => Self::new(status).with(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body),
             Err(_) => Self::new(500),
         }
     }

@@ -15,8 +15,8 @@ use crate::identity::scope::Hierarchy;
 use crate::request::target::Irregular;
 use crate::secret::Secret;
 
-use super::document::{Access, AppId, Definition, Fixture, Operator, Preset, Test, UserFact};
 pub use super::document::LimitKey;
+use super::document::{Access, AppId, Definition, Fixture, Operator, Preset, Test, UserFact};
 use super::formula::{LeafId, Node};
 use super::template::{Kind, Segment};
 use super::trie::Trie;
@@ -418,12 +418,9 @@ impl LeafKind {
     pub fn is_about_identity(&self) -> bool {
         match self {
             Self::Access(access) => *access == Access::Authenticated,
-            Self::Scope(_)
-            | Self::Role(_)
-            | Self::Permission(..)
-            | Self::Issuer(_)
-            | Self::Mfa
-            | Self::MaxAge(_) => true,
+            Self::Scope(_) | Self::Role(_) | Self::Permission(..) | Self::Issuer(_) | Self::Mfa | Self::MaxAge(_) => {
+                true
+            }
             Self::Comparison(comparison) => {
                 [&comparison.left, &comparison.right].into_iter().any(Operand::is_about_identity)
             }
@@ -720,9 +717,22 @@ pub const ANY_METHOD: [Method; 7] =
 
 impl Methods {
     /// The route for a method: named before any-method.
-    pub fn find(&self, method: &Method) -> Option<RouteId> {
-        let named = self.named.iter().find(|(named, _)| named == method).map(|(_, route)| *route);
-        named.or_else(|| self.any.filter(|_| ANY_METHOD.contains(method)))
+    pub fn find(&self, method: &str) -> Option<RouteId> {
+        let named = self.named.iter().find(|(named, _)| named.as_str() == method).map(|(_, route)| *route);
+        named.or_else(|| self.any.filter(|_| ANY_METHOD.iter().any(|any| any.as_str() == method)))
+    }
+
+    /// All routes of the template, each once.
+    pub fn routes(&self) -> impl Iterator<Item = RouteId> + '_ {
+        let named = self.named.iter().map(|(_, route)| *route).chain(self.any);
+        let mut seen = smallvec::SmallVec::<[RouteId; 4]>::new();
+        named.filter(move |route| {
+            let new = !seen.contains(route);
+            if new {
+                seen.push(*route);
+            }
+            new
+        })
     }
 
     /// The value of `Allow`.

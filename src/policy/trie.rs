@@ -111,7 +111,8 @@ impl<T> Trie<T> {
     /// `path` is the canonical path as text, `segments` are its segments, percent-decoded. Both must come from
     /// one request.
     pub fn find<S: AsRef<str>>(&self, path: &str, segments: &[S]) -> Option<&T> {
-        if !path.contains('%') {
+        // `//` has one empty segment, which only a tail matches.
+        if !path.contains('%') && !path.ends_with("//") {
             let path = path.strip_prefix('/').unwrap_or(path);
             if let Some(value) = self.literal.get(path.strip_suffix('/').unwrap_or(path)) {
                 return self.values.get(*value);

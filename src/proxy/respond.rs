@@ -30,11 +30,7 @@ pub(crate) async fn write(session: &mut ServerSession, response: Response, head_
     }
     session.write_response_header(Box::new(header)).await?;
     let body = if head_only { Bytes::new() } else { body };
-    if body.is_empty() {
-        session.finish_body().await
-    } else {
-        session.write_response_body(body, true).await
-    }
+    if body.is_empty() { session.finish_body().await } else { session.write_response_body(body, true).await }
 }
 
 /// Lets the connection live when the request's body is short enough to be thrown away.
