@@ -88,7 +88,8 @@ impl Jwks {
                 Ok(key) => usable.push((at + 1, key)),
                 Err(error) => {
                     // RFC 7517 §5: what is not understood is ignored. A set holds keys for other uses, too.
-                    let foreign = matches!(error, KeyError::Unsupported(_) | KeyError::WrongUse);
+                    let foreign =
+                        matches!(error, KeyError::AlgorithmNotListed | KeyError::Unsupported(_) | KeyError::WrongUse);
                     let problem = KeyProblem { position: at + 1, kid, error };
                     let list = if foreign || origin == Origin::Published { &mut ignored } else { &mut wrong };
                     list.push(problem);
@@ -167,11 +168,11 @@ fn key(jwk: &Map<String, Value>, origin: Origin, allowed: AlgorithmSet) -> Resul
     let fitting = raw.algorithms();
     let usable = match own {
         Some(own) if !fitting.contains(own) => return Err(KeyError::AlgorithmMismatch),
-        Some(own) if !allowed.is_empty() && !allowed.contains(own) => return Err(KeyError::Unsupported("alg")),
+        Some(own) if !allowed.is_empty() && !allowed.contains(own) => return Err(KeyError::AlgorithmNotListed),
         Some(own) => own.into(),
         None if allowed.is_empty() && fitting.iter().count() > 1 => return Err(KeyError::NeedsAlgorithm),
         None if allowed.is_empty() => fitting,
-        None if allowed.and(fitting).is_empty() => return Err(KeyError::Unsupported("kty")),
+        None if allowed.and(fitting).is_empty() => return Err(KeyError::AlgorithmNotListed),
         None => allowed.and(fitting),
     };
     raw.key(usable, kid)
@@ -280,8 +281,8 @@ mod tests {
             // G03
             (vec![rsa()], &[], Err(vec![KeyError::NeedsAlgorithm])),
             (vec![rsa()], &[RS256, PS256, ES256], Ok("rsa{RS256, PS256}")),
-            (vec![rsa(), p256()], &[RS256], Ok("rsa{RS256} !unsupported")),
-            (vec![with(rsa(), "alg", json!("RS512")), p256()], &[RS256, ES256], Ok("ec{ES256} !unsupported")),
+            (vec![rsa(), p256()], &[RS256], Ok("rsa{RS256} !algorithm_not_listed")),
+            (vec![with(rsa(), "alg", json!("RS512")), p256()], &[RS256, ES256], Ok("ec{ES256} !algorithm_not_listed")),
             // G04
             (vec![with(p256(), "alg", json!("ES384"))], &[], Err(vec![KeyError::AlgorithmMismatch])),
             (vec![with(rsa(), "alg", json!("HS256"))], &[], Err(vec![KeyError::AlgorithmMismatch])),

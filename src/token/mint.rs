@@ -24,7 +24,7 @@ pub struct Minter {
 }
 
 enum Signer {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     Ecdsa(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
@@ -49,7 +49,7 @@ impl Minter {
         check_secret(secret)?;
         let hash = hmac_of(algorithm).ok_or(KeyError::AlgorithmMismatch)?;
         let key = Raw::Secret(secret).key(algorithm.into(), None)?;
-        Ok(Self { algorithm, signer: Signer::Secret(hmac::Key::new(hash, secret)), key })
+        Ok(Self { algorithm, signer: Signer::Secret(Box::new(hmac::Key::new(hash, secret))), key })
     }
 
     /// Signs with a private key in PEM (PKCS#8, SEC 1 or PKCS#1). Without `algorithm` an RSA key signs with RS256,

@@ -1,5 +1,11 @@
 //! Public test vectors. Those in `../shared/vectors` are read in place; where they are missing, the tests that need
 //! them are ignored, visibly.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "clippy.toml exempts test functions, not their helpers"
+)]
 
 mod cookbook;
 mod rfc;

@@ -27,7 +27,7 @@ fn cases(file: &str, member: &str) -> Vec<Case> {
     let mut cases = Vec::new();
     let document = super::read(&super::folder("wycheproof").join(file));
     for group in document["testGroups"].as_array().unwrap() {
-        let key = group.get("public").unwrap_or(&group["private"]);
+        let key = group.get("public").or_else(|| group.get("private")).unwrap();
         for test in group["tests"].as_array().unwrap() {
             let Some(token) = test.get(member) else { continue };
             cases.push(Case {

@@ -134,7 +134,7 @@ fn every_algorithm_accepts_its_own_and_refuses_what_was_changed() {
         assert_eq!(Value::Object(verified.claims().as_map().clone()), good());
         if let Some(pem) = &signer.public_pem {
             let key = Key::from_pem(pem, signer.algorithm().into(), None).unwrap();
-            assert_eq!(error(&super::tests::rules(key.into()), &token), None, "{:?}", signer.algorithm());
+            assert_eq!(error(&self::rules(key.into()), &token), None, "{:?}", signer.algorithm());
         }
 
         let parts: Vec<&str> = token.split('.').collect();
@@ -148,6 +148,38 @@ fn every_algorithm_accepts_its_own_and_refuses_what_was_changed() {
         ] {
             assert_eq!(error(&rules, &changed), Some(TokenError::BadSignature), "{:?}", signer.algorithm());
         }
+    }
+}
+
+#[test]
+fn no_other_spelling_of_a_token_is_accepted() {
+    let (verifier, token) = (Verifier::new(vec![hs256().rules()]).unwrap(), hs256().token(&good()));
+    let alphabet = (b'0'..=b'9').chain(b'A'..=b'Z').chain(b'a'..=b'z').chain(*b"-_.=+/ ");
+    for byte in alphabet {
+        for at in 0..token.len() {
+            let mut other = token.clone().into_bytes();
+            other[at] = byte;
+            let other = String::from_utf8(other).unwrap();
+            let accepted = verifier.verify(&other, Timestamp::from_seconds(NOW)).is_ok();
+            assert_eq!(accepted, other == token, "{other}");
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_from_the_network_panics(text in ".{0,200}", json in r#"[\[\]{}",:a-e0-9.\\ -]{0,80}"#) {
+        let verifier = Verifier::new(vec![hs256().rules()]).unwrap();
+        let now = Timestamp::from_seconds(NOW);
+        proptest::prop_assert!(verifier.verify(&text, now).is_err());
+        let header = format!("{{\"alg\":\"HS256\",{}", json);
+        for (header, payload) in [(header.as_str(), json.as_str()), (json.as_str(), "{}"), (r#"{"alg":"HS256"}"#, &json)] {
+            let token = hs256().minter.seal(header.as_bytes(), payload.as_bytes()).unwrap();
+            proptest::prop_assert!(verifier.verify(&token, now).is_err());
+        }
+        let _ = Jwks::parse(json.as_bytes(), Origin::Published, AlgorithmSet::EMPTY);
+        let _ = Key::from_pem(&text, AlgorithmSet::EMPTY, None);
+        let _ = crate::identity::claims::ClaimPath::parse(&text);
     }
 }
 

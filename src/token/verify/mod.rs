@@ -1,4 +1,10 @@
 //! From a token as it was sent to a [`VerifiedToken`].
+//!
+//! A [`Verifier`] holds the [`IssuerRules`] of a policy. Given a token and the time it says who vouches for it and what
+//! it claims, or one [`TokenError`]. Everything that can be prepared was prepared when keys were loaded.
+//!
+//! What a kind of issuer demands beyond the standard (Supabase's `db_roles`, say) is not checked here, nor whether a
+//! token was revoked, nor what its holder may do.
 
 use std::fmt;
 use std::sync::Arc;
