@@ -95,7 +95,9 @@ fn code_lines(text: &str) -> Vec<String> {
                     last = c;
                 }
             }
-            'r' if matches!(chars.peek(), Some('"' | '#')) && !out.ends_with(|c: char| c.is_alphanumeric() || c == '_') => {
+            'r' if matches!(chars.peek(), Some('"' | '#'))
+                && !out.ends_with(|c: char| c.is_alphanumeric() || c == '_') =>
+            {
                 raw_string(&mut chars, &mut out);
             }
             '"' => {
@@ -173,7 +175,8 @@ fn named_parts(code: &[String]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (number, line) in code.iter().enumerate() {
         for (at, _) in line.match_indices("crate::") {
-            let is_word = line.get(..at).is_some_and(|before| before.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+            let is_word =
+                line.get(..at).is_some_and(|before| before.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
             if is_word {
                 continue;
             }
