@@ -8,22 +8,21 @@
 //!   tests) → `reload` (swap).
 
 pub mod clock;
-pub mod diagnostic;
 pub mod random;
-pub mod response;
 pub mod secret;
+pub mod diagnostic;
+pub mod response;
 
-pub mod config;
-pub mod decision;
-pub mod identity;
-pub mod policy;
 pub mod request;
+pub mod identity;
 pub mod token;
+pub mod policy;
+pub mod decision;
+pub mod config;
 
-pub mod endpoint;
 pub mod live;
+pub mod endpoint;
 pub mod telemetry;
-
 pub mod proxy;
-
 pub mod server;
+pub mod demo;
