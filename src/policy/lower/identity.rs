@@ -1,0 +1,383 @@
+//! Issuers: who may sign tokens.
+
+use crate::diagnostic::{Code, Diagnostic, Spanned, suggest};
+use crate::identity::scope::Hierarchy;
+use crate::policy::document::{
+    Condition, Definition, Issuer, Preset, Reference, Source, Waivable,
+};
+use crate::policy::keys::{self, Context};
+use crate::policy::yaml::{Key, Node, Value, shorten};
+
+use super::{Lower, Object};
+
+impl Lower<'_> {
+    pub(super) fn issuer(&mut self, key: &Key, node: &Node) -> Option<()> {
+        let name = self.name(&key.text, key.span)?;
+        let entries = self.map("an issuer", node)?;
+        let preset = self.preset(Object { entries }, key);
+        let object = match &preset {
+            Some(preset) => self.known_keys(entries, Context::Issuer(preset.value)),
+            None => Object { entries },
+        };
+        let preset = preset?;
+        let value = self.issuer_keys(object, preset, node);
+        let allow = self.suppressions(object);
+        self.document.issuers.push(Definition { name, fragment: self.fragment, value, allow });
+        Some(())
+    }
+
+    fn preset(&mut self, object: Object<'_>, key: &Key) -> Option<Spanned<Preset>> {
+        let Some(node) = object.get("preset") else {
+            let message = format!("issuer `{}` has no `preset`", shorten(&key.text));
+            let words: Vec<&str> = Preset::ALL.iter().map(|(_, word)| *word).collect();
+            self.report(
+                Diagnostic::new(Code::P412, message, key.span, "what kind of issuer is it?")
+                    .help(format!("presets: `{}`", words.join("` `"))),
+            );
+            return None;
+        };
+        let text = self.text("`preset`", node)?;
+        let preset = Preset::ALL.iter().find(|(_, word)| *word == text.value).map(|(preset, _)| *preset);
+        if preset.is_none() {
+            let words = Preset::ALL.iter().map(|(_, word)| *word);
+            let label = format!("one of `{}`", words.clone().collect::<Vec<_>>().join("`, `"));
+            let message = format!("unknown preset `{}`", shorten(&text.value));
+            let mut found = Diagnostic::new(Code::P109, message, node.span, label);
+            if let Some(near) = suggest::closest(&text.value, words) {
+                found = found.fix(format!("did you mean `{near}`?"), node.span, near);
+            }
+            self.report(found);
+        }
+        Some(Spanned::new(preset?, node.span))
+    }
+
+    fn issuer_keys(&mut self, object: Object<'_>, preset: Spanned<Preset>, node: &Node) -> Issuer {
+        let mut issuer = empty(preset, node);
+        for (key, node) in object.entries {
+            let what = format!("`{}`", key.text);
+            match key.text.as_str() {
+                "secret" | "jwt_secret" => issuer.secrets.extend(self.secrets(&what, node)),
+                "public_key" => issuer.public_key = self.public_key(&what, node),
+                "signing_key" if node.text == "managed" => {
+                    issuer.signing_key = Some(Spanned::new(Source::Literal("managed".to_owned()), node.span));
+                }
+                "signing_key" => issuer.signing_key = self.secret(&what, node),
+                "jwks_file" => issuer.jwks_file = self.source(&what, node).map(as_file),
+                "jwks_url" => issuer.jwks_url = self.https_url(&what, node),
+                "url" => issuer.url = self.url(&what, node, true),
+                "issuer" => issuer.issuer = self.waivable_issuer(&what, node),
+                "audience" => issuer.audience = self.audience(&what, node),
+                "expiry" => issuer.expiry_waived = self.word(&what, node, &["none"]).map(|word| key.span.to(word.span)),
+                "algorithm" | "algorithms" => issuer.algorithms = self.named(node, &what, Self::algorithm),
+                "leeway" => issuer.leeway = self.duration(&what, node),
+                "max_token_age" => issuer.max_token_age = self.duration(&what, node),
+                "required_typ" => issuer.required_typ = self.text(&what, node),
+                "hierarchy" => issuer.hierarchy = self.hierarchy(&what, node),
+                "expires" => issuer.expires = self.duration(&what, node),
+                "from" => self.from(node, &mut issuer),
+                "claims" => issuer.claims = self.claims(node),
+                "types" => issuer.types = self.types(node),
+                "mfa" => issuer.mfa = self.mfa(node),
+                "db_roles" => issuer.db_roles = self.texts(&what, node),
+                "anonymous_users" => issuer.allow_anonymous_users = self.allowed(&what, node),
+                "service_role" => issuer.allow_service_role = self.allowed(&what, node),
+                "oauth_clients" => issuer.allow_oauth_clients = self.allowed(&what, node),
+                "preset" | "description" | "allow" => {}
+                _ => self.other_issuer_key(key, node, &mut issuer),
+            }
+        }
+        issuer
+    }
+
+    fn other_issuer_key(&mut self, key: &Key, node: &Node, issuer: &mut Issuer) {
+        let what = format!("`{}`", key.text);
+        let value = match key.text.as_str() {
+            // A publishable key is public by its name; the older anon key cannot be told from a service key.
+            "key" if node.text.starts_with("sb_publishable_") => self.source(&what, node),
+            "key" | "client_secret" => self.secret(&what, node),
+            "client_id" | "domain" | "tenant" | "project" => self.source(&what, node),
+            "refresh" | "cool_down" | "max_stale" | "refresh_expires" | "reuse_window" => {
+                self.duration(&what, node).map(|_| Spanned::new(Source::Literal(node.text.clone()), node.span))
+            }
+            "upgrade" => self.literal_word(&what, node, &["true", "log"]),
+            "on_expired" => self.literal_word(&what, node, &["unauthenticated", "refresh_and_set_cookie"]),
+            "login_scopes" => {
+                self.named(node, &what, Self::scope_name);
+                None
+            }
+            "introspection" => {
+                self.introspection(node);
+                None
+            }
+            "session_check" => {
+                self.session_check(node);
+                None
+            }
+            "forward_client_ip" => {
+                if let Some(object) = self.object(&what, node, Context::ForwardClientIp) {
+                    if let Some(node) = object.get("secret_key") {
+                        self.secret("`secret_key`", node);
+                    }
+                }
+                None
+            }
+            _ => None,
+        };
+        issuer.other.extend(value.map(|value| (Spanned::new(key.text.clone(), key.span), value)));
+    }
+
+    fn literal_word(&mut self, what: &str, node: &Node, words: &[&'static str]) -> Option<Spanned<Source>> {
+        self.word(what, node, words).map(|word| word.map(|word| Source::Literal(word.to_owned())))
+    }
+
+    fn introspection(&mut self, node: &Node) {
+        let Some(object) = self.object("`introspection`", node, Context::Introspection) else { return };
+        for (key, node) in object.entries {
+            match key.text.as_str() {
+                "url" => drop(self.https_url("`url`", node)),
+                "client_id" => drop(self.source("`client_id`", node)),
+                "client_secret" => drop(self.secret("`client_secret`", node)),
+                "cache" => {
+                    self.duration("`cache`", node);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn session_check(&mut self, node: &Node) {
+        let Some(object) = self.object("`session_check`", node, Context::SessionCheck) else { return };
+        for (key, node) in object.entries {
+            match key.text.as_str() {
+                "paths" => drop(self.templates("`paths`", node)),
+                "cache" => {
+                    self.duration("`cache`", node);
+                }
+                "on_error" => drop(self.word("`on_error`", node, &["deny", "allow"])),
+                _ => {}
+            }
+        }
+    }
+
+    /// A PEM text, or a reference to one.
+    fn public_key(&mut self, what: &str, node: &Node) -> Option<Spanned<Source>> {
+        let source = self.source(what, node)?;
+        let Source::Literal(text) = &source.value else { return Some(source) };
+        if text.contains("PRIVATE KEY") {
+            self.report(
+                Diagnostic::new(Code::P403, format!("private key in {what}"), node.span, "not shown")
+                    .help("a public key is enough to verify; change this key"),
+            );
+            return None;
+        }
+        if !text.trim_start().starts_with("-----BEGIN ") {
+            let message = format!("bad value for {what}");
+            self.report(Diagnostic::new(Code::P109, message, node.span, "a PEM text, or `file:PATH`"));
+            return None;
+        }
+        Some(source)
+    }
+
+    /// `https`, or `http` on the machine itself.
+    fn https_url(&mut self, what: &str, node: &Node) -> Option<Spanned<String>> {
+        let source = self.url(what, node, true)?;
+        match source.value {
+            Source::Literal(text) => {
+                let local = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
+                let is_local = |prefix: &&str| {
+                    text.strip_prefix(**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+                };
+                if !text.starts_with("https://") && !local.iter().any(|prefix| is_local(&prefix)) {
+                    let message = format!("bad URL `{}` for {what}", shorten(&text));
+                    let label = "keys are fetched by `https`; whoever can change them can sign tokens";
+                    self.report(Diagnostic::new(Code::P109, message, node.span, label));
+                    return None;
+                }
+                Some(Spanned::new(text, source.span))
+            }
+            Source::Env(name) => Some(Spanned::new(format!("env:{name}"), source.span)),
+            Source::File(_) => None,
+        }
+    }
+
+    fn waivable_issuer(&mut self, what: &str, node: &Node) -> Option<Spanned<Waivable<String>>> {
+        let text = self.text(what, node)?;
+        if text.value.trim().is_empty() {
+            self.report(Diagnostic::new(Code::P109, format!("empty {what}"), node.span, "the exact `iss`, or `any`"));
+            return None;
+        }
+        Some(text.map(|text| if text == "any" { Waivable::Waived } else { Waivable::Required(text) }))
+    }
+
+    fn audience(&mut self, what: &str, node: &Node) -> Option<Spanned<Waivable<Vec<String>>>> {
+        if matches!(&node.value, Value::String(text) if text == "none") {
+            return Some(Spanned::new(Waivable::Waived, node.span));
+        }
+        let texts = self.texts(what, node);
+        if let Some(bad) = texts.iter().find(|text| text.value.trim().is_empty() || text.value == "none") {
+            let message = format!("bad value `{}` for {what}", shorten(&bad.value));
+            self.report(Diagnostic::new(Code::P109, message, bad.span, "an audience; `none` stands alone"));
+            return None;
+        }
+        if texts.is_empty() {
+            if matches!(node.value, Value::List(_)) {
+                self.report(Diagnostic::new(Code::P109, format!("empty {what}"), node.span, "no audience"));
+            }
+            return None;
+        }
+        Some(Spanned::new(Waivable::Required(texts.into_iter().map(|text| text.value).collect()), node.span))
+    }
+
+    fn algorithm(&mut self, name: &str, span: crate::diagnostic::Span) -> Option<Spanned<String>> {
+        if keys::ALGORITHMS.contains(&name) {
+            return Some(Spanned::new(name.to_owned(), span));
+        }
+        if name.eq_ignore_ascii_case("none") {
+            self.report(Diagnostic::new(Code::P402, "algorithm `none`", span, "tokens that nobody signed"));
+            return None;
+        }
+        let message = format!("unknown algorithm `{}`", shorten(name));
+        let mut found = Diagnostic::new(Code::P109, message, span, format!("one of `{}`", keys::ALGORITHMS.join("`, `")));
+        if let Some(near) = suggest::closest(name, keys::ALGORITHMS.iter().copied()) {
+            found = found.fix(format!("did you mean `{near}`?"), span, near);
+        }
+        self.report(found);
+        None
+    }
+
+    fn hierarchy(&mut self, what: &str, node: &Node) -> Option<Spanned<Hierarchy>> {
+        let word = self.word(what, node, &["colon", "dot", "none"])?;
+        Some(word.map(|word| match word {
+            "dot" => Hierarchy::Dot,
+            "none" => Hierarchy::None,
+            _ => Hierarchy::Colon,
+        }))
+    }
+
+    /// `from: [bearer, cookie NAME]`.
+    fn from(&mut self, node: &Node, issuer: &mut Issuer) {
+        let mut bearer = false;
+        for text in self.texts("`from`", node) {
+            if text.value == "bearer" {
+                bearer = true;
+            } else if let Some(name) = text.value.strip_prefix("cookie ") {
+                issuer.cookies.extend(self.cookie_name(name.trim(), text.span));
+            } else {
+                let message = format!("bad value `{}` for `from`", shorten(&text.value));
+                self.report(Diagnostic::new(Code::P109, message, text.span, "`bearer`, or `cookie NAME`"));
+            }
+        }
+        issuer.no_bearer = !bearer;
+    }
+
+    fn claims(&mut self, node: &Node) -> Vec<(Spanned<String>, Vec<Spanned<String>>)> {
+        let Some(object) = self.object("`claims`", node, Context::Claims) else { return Vec::new() };
+        let mut claims = Vec::new();
+        for (key, node) in object.entries {
+            if Context::Claims.key(&key.text).is_none() {
+                continue;
+            }
+            let mut paths = self.texts(&format!("`{}`", key.text), node);
+            paths.retain(|path| {
+                let good = path.value.contains("://") || is_claim_path(&path.value);
+                if !good {
+                    let message = format!("bad claim path `{}`", shorten(&path.value));
+                    let label = "segments and dots; a segment with a dot in it is quoted";
+                    self.report(Diagnostic::new(Code::P109, message, path.span, label));
+                }
+                good
+            });
+            claims.push((Spanned::new(key.text.clone(), key.span), paths));
+        }
+        claims
+    }
+
+    fn types(&mut self, node: &Node) -> Vec<(Spanned<String>, Spanned<String>)> {
+        let Some(entries) = self.map("`types`", node) else { return Vec::new() };
+        let mut types = Vec::new();
+        for (key, node) in entries {
+            if let Some(word) = self.word("a claim's type", node, &["string", "number", "bool", "list"]) {
+                types.push((Spanned::new(key.text.clone(), key.span), word.map(str::to_owned)));
+            }
+        }
+        types
+    }
+
+    fn mfa(&mut self, node: &Node) -> Option<Condition> {
+        let condition = self.condition("`mfa`", node)?;
+        match &condition {
+            Condition::Comparison(leaf) if matches!(leaf.left, Reference::Token(_)) => Some(condition),
+            _ => {
+                let label = "a condition on `token.…`";
+                self.report(Diagnostic::new(Code::P106, "`mfa` reads something else than the token", node.span, label));
+                None
+            }
+        }
+    }
+
+    fn allowed(&mut self, what: &str, node: &Node) -> Option<crate::diagnostic::Span> {
+        self.word(what, node, &["deny", "allow"]).filter(|word| word.value == "allow").map(|word| word.span)
+    }
+}
+
+/// A dotted path; segments in double quotes may hold anything.
+fn is_claim_path(path: &str) -> bool {
+    let mut quoted = false;
+    let mut empty = true;
+    for c in path.chars() {
+        match c {
+            '"' => {
+                quoted = !quoted;
+                empty = false;
+            }
+            '.' if !quoted => {
+                if empty {
+                    return false;
+                }
+                empty = true;
+            }
+            _ if c.is_control() || (c.is_whitespace() && !quoted) => return false,
+            _ => empty = false,
+        }
+    }
+    !quoted && !empty
+}
+
+fn as_file(source: Spanned<Source>) -> Spanned<Source> {
+    source.map(|source| match source {
+        Source::Literal(path) => Source::File(path),
+        other => other,
+    })
+}
+
+fn empty(preset: Spanned<Preset>, node: &Node) -> Issuer {
+    Issuer {
+        preset,
+        span: node.span,
+        secrets: Vec::new(),
+        public_key: None,
+        signing_key: None,
+        jwks_file: None,
+        jwks_url: None,
+        url: None,
+        issuer: None,
+        audience: None,
+        expiry_waived: None,
+        algorithms: Vec::new(),
+        leeway: None,
+        max_token_age: None,
+        required_typ: None,
+        hierarchy: None,
+        expires: None,
+        cookies: Vec::new(),
+        no_bearer: false,
+        claims: Vec::new(),
+        types: Vec::new(),
+        mfa: None,
+        db_roles: Vec::new(),
+        allow_anonymous_users: None,
+        allow_service_role: None,
+        allow_oauth_clients: None,
+        other: Vec::new(),
+    }
+}
