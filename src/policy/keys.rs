@@ -612,7 +612,7 @@ const EXPECTATION: &[Key] = &[
     key("status", Type::Integer, "The status of the refusal.", "403"),
     key("allow", Type::True, "The request is forwarded.", "true"),
     key("code", Type::Text, "The code of the refusal.", "insufficient_scope"),
-    key("because", Type::Text, "What decided: a code, `guard NAME`, `scope NAME`, `role NAME`, …", "guard tenant-isolation"),
+    key("because", Type::Text, "What decided: a code, `guard NAME`, `scope NAME`, `role NAME` and the like.", "guard tenant-isolation"),
     key("route", Type::Text, "The route that was chosen.", "GET /items"),
     key("headers", Type::Map(&Type::Text), "Identity headers sent upstream; `null` means absent.", "{ X-Auth-User: u1 }"),
 ];

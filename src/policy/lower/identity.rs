@@ -184,10 +184,10 @@ impl Lower<'_> {
         match source.value {
             Source::Literal(text) => {
                 let local = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
-                let is_local = |prefix: &&str| {
-                    text.strip_prefix(**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+                let is_local = |prefix: &str| {
+                    text.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
                 };
-                if !text.starts_with("https://") && !local.iter().any(|prefix| is_local(&prefix)) {
+                if !text.starts_with("https://") && !local.into_iter().any(is_local) {
                     let message = format!("bad URL `{}` for {what}", shorten(&text));
                     let label = "keys are fetched by `https`; whoever can change them can sign tokens";
                     self.report(Diagnostic::new(Code::P109, message, node.span, label));

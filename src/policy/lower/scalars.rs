@@ -105,7 +105,8 @@ pub fn url_fault(text: &str, path_allowed: bool) -> Option<&'static str> {
     if authority.host().is_empty() || !is_host(authority.host()) || authority.host().starts_with('*') {
         return Some("bad host");
     }
-    if authority.as_str().ends_with(':') || authority.port().is_some_and(|port| port.as_str().parse::<u16>().is_err()) {
+    let behind_host = authority.as_str().strip_prefix(authority.host()).unwrap_or("");
+    if behind_host.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_err()) {
         return Some("bad port");
     }
     let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();

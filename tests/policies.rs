@@ -1,0 +1,76 @@
+//! Every file of `tests/policies/` with the findings it earns.
+//!
+//! A fixture is a policy file, or a folder of files that are read together. At the end of each file stands what is
+//! expected of it, one line for each finding: code, line and column, the underlined text, the message.
+//!
+//! ```text
+//! # expect: P301 6:36 `[admin, editor]` a list needs `any` or `all`
+//! ```
+//!
+//! A file without such lines earns none. `UPDATE=1 cargo test --test policies` writes the lines anew.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use portcullis::diagnostic::{Diagnostic, Sources};
+use portcullis::policy;
+
+const MARK: &str = "# expect: ";
+
+fn fixtures() -> Vec<Vec<PathBuf>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policies");
+    let list = |folder: &Path| -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    };
+    list(&folder).into_iter().map(|path| if path.is_dir() { list(&path) } else { vec![path] }).collect()
+}
+
+/// The policy without the expectations, and these.
+fn split(text: &str) -> (String, String) {
+    let at = text.find(MARK).filter(|at| *at == 0 || text[..*at].ends_with('\n')).unwrap_or(text.len());
+    (text[..at].to_owned(), text[at..].to_owned())
+}
+
+fn show(found: &Diagnostic, sources: &Sources) -> String {
+    let (line, column) = sources.position(found.primary.span);
+    let text = sources.text(found.primary.span);
+    let underlined = match text.split_once('\n') {
+        Some((first, _)) => format!("{} …", first.trim_end()),
+        None => text.to_owned(),
+    };
+    let underlined = underlined.replace('\0', "␀");
+    format!("{MARK}{} {line}:{column} `{underlined}` {}\n", found.code, found.message)
+}
+
+#[test]
+fn every_fixture_earns_the_findings_written_at_its_end() {
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut wrong = String::new();
+    for paths in fixtures() {
+        let mut sources = Sources::default();
+        let mut expected = Vec::new();
+        for path in &paths {
+            let text = fs::read_to_string(path).unwrap();
+            let (policy, expectation) = split(&text);
+            sources.add(path.file_name().unwrap().to_str().unwrap(), &policy);
+            expected.push((path, policy, expectation));
+        }
+        let (_document, diagnostics) = policy::read(&sources);
+        for (index, (path, policy, expected)) in expected.into_iter().enumerate() {
+            let here = |found: &&Diagnostic| found.primary.span.file.0 as usize == index;
+            let actual: String = diagnostics.iter().filter(here).map(|found| show(found, &sources)).collect();
+            if actual == expected {
+                continue;
+            }
+            if update {
+                fs::write(path, format!("{policy}{actual}")).unwrap();
+            } else {
+                let _ = writeln!(wrong, "{}\nexpected\n{expected}actual\n{actual}", path.display());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
