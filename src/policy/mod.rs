@@ -8,6 +8,7 @@
 //! here decides a request; that is `decision`.
 
 pub mod checked;
+pub mod compile;
 pub mod document;
 pub mod formula;
 pub mod keys;

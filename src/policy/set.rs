@@ -10,10 +10,11 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::diagnostic::{Sources, Span};
 use crate::identity::IssuerName;
-use crate::identity::claims::{ClaimMapping, ClaimPath};
+use crate::identity::claims::{ClaimMapping, ClaimPath, Claims};
 use crate::identity::scope::Hierarchy;
 use crate::request::target::Irregular;
 use crate::secret::Secret;
+use crate::token::verify::Verifier;
 
 pub use super::document::LimitKey;
 use super::document::{Access, AppId, Definition, Fixture, Operator, Preset, Test, UserFact};
@@ -38,6 +39,8 @@ pub struct PolicySet {
     pub limits: Vec<Limit>,
     /// Who may sign tokens, in file order.
     pub issuers: Vec<Issuer>,
+    /// Verifies the tokens of all issuers.
+    pub verifier: Verifier,
     /// Roles and what they permit.
     pub roles: Roles,
     /// Every permission that the set knows.
@@ -458,7 +461,7 @@ pub enum HeaderSource {
 }
 
 /// Where requests go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Upstream {
     /// The URL as written, or `env:NAME` if it is not resolved.
     pub url: String,
@@ -523,6 +526,44 @@ pub struct Issuer {
     pub bearer: bool,
     /// Cookies that may hold a token.
     pub cookies: Vec<Box<str>>,
+    /// Supabase: the values of `role` that count as somebody who signed in; `None` for other issuers.
+    pub db_roles: Option<Vec<Box<str>>>,
+    /// Supabase: `service_role: allow`.
+    pub allow_service_role: bool,
+}
+
+/// What a verified token counts as, apart from what its identity may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// As an identity.
+    Accepted,
+    /// As no credential: the public key of a Supabase project, which clients send when nobody is signed in.
+    NoCredential,
+    /// As a bad credential, for this reason.
+    Refused(&'static str),
+}
+
+impl Issuer {
+    /// What a token of this issuer counts as: a signature alone is not a login. Supabase's `anon` and
+    /// `service_role` keys are validly signed tokens.
+    pub fn admit(&self, claims: &Claims) -> Admission {
+        let Some(db_roles) = &self.db_roles else { return Admission::Accepted };
+        let text = |name: &str| claims.as_map().get(name).and_then(serde_json::Value::as_str);
+        match text("role") {
+            Some("anon") => return Admission::NoCredential,
+            Some("service_role") if self.allow_service_role => return Admission::Accepted,
+            Some("service_role") => return Admission::Refused("service_role_not_allowed"),
+            Some(role) if db_roles.iter().any(|allowed| **allowed == *role) => {}
+            _ => return Admission::Refused("role_not_allowed"),
+        }
+        if !text("sub").is_some_and(|id| super::specificity::kind_matches(Kind::Uuid, id)) {
+            return Admission::Refused("sub_is_not_a_uuid");
+        }
+        if text("session_id").is_none_or(str::is_empty) {
+            return Admission::Refused("session_id_missing");
+        }
+        Admission::Accepted
+    }
 }
 
 /// A set of `in`.

@@ -1,0 +1,353 @@
+//! Who may sign tokens: presets, keys as far as they are resolved, rules for the verifier.
+
+use std::sync::Arc;
+
+use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
+use crate::identity::IssuerName;
+use crate::identity::claims::{AuthTime, ClaimMapping, ClaimPath, Kinds};
+use crate::policy::document::{self, Condition, Definition, Operator, Preset, Source, Waivable};
+use crate::policy::set::{Comparison, Issuer, Operand};
+use crate::token::algorithm::{Algorithm, AlgorithmSet};
+use crate::token::jwks::{Jwks, Origin};
+use crate::token::key::{Key, KeyError, KeySet};
+use crate::token::mint::Minter;
+use crate::token::verify::{
+    DEFAULT_LEEWAY, ExpectedAudience, ExpectedIssuer, Expiry, IssuerKeys, IssuerRules, Verifier,
+};
+
+use super::Builder;
+
+/// The `iss` of our own tokens unless the policy says otherwise.
+const OWN_ISSUER: &str = "portcullis";
+
+/// The algorithms of providers whose keys come over the network.
+const NETWORK: [Algorithm; 5] =
+    [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA];
+
+impl Builder<'_> {
+    pub(super) fn issuers(&mut self) {
+        let document = self.document;
+        let mut rules = Vec::new();
+        for definition in &document.issuers {
+            self.issuer(definition, &mut rules);
+        }
+        if document.issuers.is_empty() {
+            for preset in self.implied() {
+                self.issuer(&implied_issuer(preset), &mut rules);
+            }
+        }
+        match Verifier::new(rules) {
+            Ok(verifier) => self.policy.verifier = verifier,
+            Err(ambiguous) => {
+                let named = |name: &IssuerName| {
+                    let found = document.issuers.iter().find(|definition| definition.name.value == name.as_str());
+                    found.map_or(Span::default(), |definition| definition.name.span)
+                };
+                let (first, second) = (named(&ambiguous.0), named(&ambiguous.1));
+                self.problems.push(
+                    Diagnostic::new(Code::P412, ambiguous.to_string(), second, "accepts what the other accepts")
+                        .also(first, "the other"),
+                );
+            }
+        }
+    }
+
+    /// Without an `identity` block: `local` where `SECRET_KEY` is set, `supabase` where `SUPABASE_URL` is. Where
+    /// nothing is resolved, `local`, so that tests have an issuer.
+    fn implied(&self) -> Vec<Preset> {
+        let (local, supabase) =
+            (self.references.env("SECRET_KEY").is_some(), self.references.env("SUPABASE_URL").is_some());
+        match (local, supabase) {
+            (false, true) => vec![Preset::Supabase],
+            (true, true) => vec![Preset::Local, Preset::Supabase],
+            (_, false) => vec![Preset::Local],
+        }
+    }
+
+    fn issuer(&mut self, definition: &Definition<document::Issuer>, rules: &mut Vec<IssuerRules>) {
+        let settings = &definition.value;
+        let preset = settings.preset.value;
+        let name = IssuerName::new(&definition.name.value);
+        let mapping = self.mapping(settings);
+        let algorithms = self.algorithms(settings);
+        let keys = self.keys(settings, algorithms).unwrap_or_else(|error| {
+            let (error, span) = *error;
+            let mut problem = Diagnostic::new(Code::P402, error.to_string(), span, "this key is not used");
+            problem.help.extend(error.help().map(str::to_owned));
+            self.problems.push(problem);
+            IssuerKeys::Unavailable
+        });
+        if settings.jwks_url.is_some() || !matches!(preset, Preset::Local | Preset::Jwt | Preset::Supabase) {
+            self.unsupported(definition.name.span, format!("keys over the network for issuer `{name}`"));
+        } else if preset == Preset::Supabase && settings.secrets.is_empty() && self.supabase_secret().is_none() {
+            self.unsupported(
+                definition.name.span,
+                format!("keys over the network for issuer `{name}`: set `jwt_secret`"),
+            );
+        }
+        let waived = |expiry: bool| if expiry { Expiry::DangerOptional } else { Expiry::Required };
+        rules.push(IssuerRules {
+            name: name.clone(),
+            issuer: self.expected_issuer(settings),
+            audience: self.expected_audience(settings),
+            expiry: waived(settings.expiry_waived.is_some()),
+            algorithms: match &keys {
+                IssuerKeys::Known(keys) => keys.algorithms(),
+                IssuerKeys::Unavailable if algorithms.is_empty() => AlgorithmSet::of(&NETWORK),
+                IssuerKeys::Unavailable => algorithms,
+            },
+            keys,
+            leeway: settings.leeway.as_ref().map_or(DEFAULT_LEEWAY, |leeway| leeway.value),
+            max_token_age: settings.max_token_age.as_ref().map(|age| age.value),
+            required_typ: settings.required_typ.as_ref().map(|typ| typ.value.as_str().into()),
+            mapping: mapping.clone(),
+        });
+        let place = self.place(definition.name.span);
+        let mfa = self.mfa(settings);
+        let texts = |texts: &[Spanned<String>]| -> Vec<Box<str>> {
+            texts.iter().map(|text| text.value.as_str().into()).collect()
+        };
+        let db_roles = (preset == Preset::Supabase).then(|| match &settings.db_roles[..] {
+            [] => vec!["authenticated".into()],
+            roles => texts(roles),
+        });
+        self.policy.issuers.push(Issuer {
+            name,
+            place,
+            preset,
+            hierarchy: settings.hierarchy.as_ref().map(|hierarchy| hierarchy.value).unwrap_or_default(),
+            mapping,
+            mfa,
+            bearer: !settings.no_bearer,
+            cookies: texts(&settings.cookies),
+            db_roles,
+            allow_service_role: settings.allow_service_role.is_some(),
+        });
+    }
+
+    fn algorithms(&mut self, settings: &document::Issuer) -> AlgorithmSet {
+        let mut algorithms = Vec::new();
+        for name in &settings.algorithms {
+            match name.value.parse() {
+                Ok(algorithm) => algorithms.push(algorithm),
+                Err(_) => self.problem(Code::P402, name.span, format!("unknown algorithm `{}`", name.value)),
+            }
+        }
+        if algorithms.is_empty() && settings.preset.value == Preset::Local {
+            let stated = self.references.env("ALGORITHM").and_then(|name| name.expose().parse().ok());
+            return AlgorithmSet::of(&stated.into_iter().collect::<Vec<_>>());
+        }
+        AlgorithmSet::of(&algorithms)
+    }
+
+    /// The legacy secret of the environment.
+    fn supabase_secret(&self) -> Option<Vec<u8>> {
+        self.references.env("SUPABASE_JWT_SECRET").map(|secret| secret.expose().clone().into_bytes())
+    }
+
+    /// The keys, if all that they are made of is resolved and none comes over the network.
+    fn keys(&self, settings: &document::Issuer, algorithms: AlgorithmSet) -> Result<IssuerKeys, Box<(KeyError, Span)>> {
+        let or_hs256 = |algorithms: AlgorithmSet| {
+            if algorithms.is_empty() { AlgorithmSet::of(&[Algorithm::HS256]) } else { algorithms }
+        };
+        let known = |keys: Vec<Key>, span: Span| {
+            KeySet::new(keys).map(|keys| IssuerKeys::Known(Arc::new(keys))).map_err(|error| Box::new((error, span)))
+        };
+        let secret = |bytes: &[u8], span: Span| {
+            Key::from_secret(without_newline(bytes), or_hs256(algorithms), None)
+                .map_err(|error| Box::new((error, span)))
+        };
+        let text =
+            |bytes: Vec<u8>, span: Span| String::from_utf8(bytes).map_err(|_| Box::new((KeyError::NotPem, span)));
+        if let Some(key) = &settings.signing_key {
+            if key.value == Source::Literal("managed".to_owned()) {
+                return Ok(IssuerKeys::Unavailable);
+            }
+            let Some(bytes) = self.resolve(key) else { return Ok(IssuerKeys::Unavailable) };
+            let minter = Minter::from_pem(&text(bytes, key.span)?, algorithms.iter().next())
+                .map_err(|error| Box::new((error, key.span)))?;
+            return known(vec![minter.verifying_key()], key.span);
+        }
+        if !settings.secrets.is_empty() {
+            let mut keys = Vec::new();
+            for source in &settings.secrets {
+                let Some(bytes) = self.resolve(source) else { return Ok(IssuerKeys::Unavailable) };
+                keys.push(secret(&bytes, source.span)?);
+            }
+            return known(keys, settings.span);
+        }
+        if let Some(source) = &settings.public_key {
+            let Some(bytes) = self.resolve(source) else { return Ok(IssuerKeys::Unavailable) };
+            let key = Key::from_pem(&text(bytes, source.span)?, algorithms, None)
+                .map_err(|error| Box::new((error, source.span)))?;
+            return known(vec![key], source.span);
+        }
+        if let Some(source) = &settings.jwks_file {
+            let Some(bytes) = self.resolve(source) else { return Ok(IssuerKeys::Unavailable) };
+            let jwks = Jwks::parse(&bytes, Origin::Local, algorithms).map_err(|problems| {
+                let error = problems.into_iter().next().map_or(KeyError::NotJwks, |problem| problem.error);
+                Box::new((error, source.span))
+            })?;
+            return Ok(IssuerKeys::Known(Arc::new(jwks.keys)));
+        }
+        let default = match settings.preset.value {
+            Preset::Local => self.references.env("SECRET_KEY").map(|value| value.expose().clone().into_bytes()),
+            Preset::Supabase => self.supabase_secret(),
+            _ => None,
+        };
+        match default {
+            Some(bytes) => known(vec![secret(&bytes, settings.span)?], settings.span),
+            None => Ok(IssuerKeys::Unavailable),
+        }
+    }
+
+    fn expected_issuer(&mut self, settings: &document::Issuer) -> ExpectedIssuer {
+        let exact = |text: String| ExpectedIssuer::Exact(text.into());
+        match &settings.issuer {
+            Some(Spanned { value: Waivable::Waived, .. }) => ExpectedIssuer::DangerAny,
+            Some(Spanned { value: Waivable::Required(issuer), .. }) => exact(issuer.clone()),
+            None => match settings.preset.value {
+                Preset::Local => exact(OWN_ISSUER.to_owned()),
+                Preset::Supabase => exact(format!("{}/auth/v1", self.supabase_url(settings))),
+                // What a provider's preset fills in is not acted on yet; nothing is equal to this.
+                _ => exact(format!("unresolved:{}", settings.span.start)),
+            },
+        }
+    }
+
+    fn supabase_url(&self, settings: &document::Issuer) -> String {
+        let stated = settings.url.as_ref().and_then(|url| self.resolve(url));
+        let url = match stated {
+            Some(bytes) => String::from_utf8(bytes).unwrap_or_default(),
+            None => self.references.env("SUPABASE_URL").map_or_else(String::new, |url| url.expose().clone()),
+        };
+        url.trim_end_matches('/').to_owned()
+    }
+
+    fn expected_audience(&mut self, settings: &document::Issuer) -> ExpectedAudience {
+        match &settings.audience {
+            Some(Spanned { value: Waivable::Waived, .. }) => ExpectedAudience::DangerAny,
+            Some(Spanned { value: Waivable::Required(audiences), .. }) => {
+                ExpectedAudience::OneOf(audiences.iter().map(|audience| audience.as_str().into()).collect())
+            }
+            None => match settings.preset.value {
+                Preset::Supabase => ExpectedAudience::OneOf(vec!["authenticated".into()]),
+                // The app's name; with several apps it must be stated.
+                Preset::Local => {
+                    let apps = self.document.apps.iter().map(|app| app.name.value.as_str().into()).collect();
+                    ExpectedAudience::OneOf(apps)
+                }
+                _ => ExpectedAudience::OneOf(Vec::new()),
+            },
+        }
+    }
+
+    fn mapping(&mut self, settings: &document::Issuer) -> ClaimMapping {
+        let mut mapping = match settings.preset.value {
+            Preset::Local => ClaimMapping::local(),
+            Preset::Supabase => ClaimMapping::supabase(),
+            _ => ClaimMapping::standard(),
+        };
+        if let Kinds::Supabase { anonymous, service, clients } = &mut mapping.kinds {
+            *anonymous = settings.allow_anonymous_users.is_some();
+            *service = settings.allow_service_role.is_some();
+            *clients = settings.allow_oauth_clients.is_some();
+        }
+        for (fact, written) in &settings.claims {
+            let mut paths = Vec::new();
+            for path in written {
+                match ClaimPath::parse(&path.value) {
+                    Ok(parsed) => paths.push(parsed),
+                    Err(error) => self.problem(Code::P109, path.span, error.to_string()),
+                }
+            }
+            match fact.value.as_str() {
+                "id" => mapping.id = paths,
+                "email" => mapping.email = paths,
+                "name" => mapping.name = paths,
+                "tenant" => mapping.tenant = paths,
+                "session" => mapping.session = paths,
+                "roles" => mapping.roles = paths,
+                "scopes" => mapping.scopes = paths,
+                "permissions" => mapping.permissions = paths,
+                "auth_time" => mapping.auth_time = AuthTime::At(paths),
+                other => {
+                    let message = format!("unknown fact `{other}`");
+                    self.problem(Code::P004, fact.span, message);
+                }
+            }
+        }
+        mapping
+    }
+
+    /// When a token counts as multi-factor.
+    fn mfa(&mut self, settings: &document::Issuer) -> Vec<Comparison> {
+        let mut comparisons = Vec::new();
+        if let Some(condition) = &settings.mfa {
+            self.flatten(condition, 0, &mut comparisons);
+            return comparisons;
+        }
+        let claim = |name| Operand::Token(ClaimPath::name(name));
+        let (left, operator, right) = match settings.preset.value {
+            Preset::Supabase => (claim("aal"), Operator::Equal, "aal2"),
+            _ => (claim("amr"), Operator::Contains, "mfa"),
+        };
+        vec![Comparison { left, operator, right: Operand::String(right.into()) }]
+    }
+
+    fn flatten(&mut self, condition: &Condition, depth: usize, into: &mut Vec<Comparison>) {
+        match condition {
+            Condition::Comparison(comparison) => into.extend(self.comparison(comparison, &[])),
+            Condition::All(members, _) => members.iter().for_each(|member| self.flatten(member, depth, into)),
+            Condition::Named(name) => match self.conditions.get(name.value.as_str()).copied() {
+                Some(definition) if depth < 32 => self.flatten(&definition.value, depth + 1, into),
+                Some(_) => self.problem(Code::P104, name.span, format!("condition `{}` names itself", name.value)),
+                None => self.problems.push(super::unknown("condition", &name.value, name.span)),
+            },
+        }
+    }
+}
+
+/// Files end with a line feed that is no part of the secret.
+fn without_newline(bytes: &[u8]) -> &[u8] {
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    bytes.strip_suffix(b"\r").unwrap_or(bytes)
+}
+
+fn implied_issuer(preset: Preset) -> Definition<document::Issuer> {
+    let name = Preset::ALL.iter().find(|(known, _)| *known == preset).map_or("local", |(_, name)| name);
+    Definition {
+        name: Spanned::new(name.to_owned(), Span::default()),
+        fragment: document::FragmentId::default(),
+        value: document::Issuer {
+            preset: Spanned::new(preset, Span::default()),
+            span: Span::default(),
+            secrets: Vec::new(),
+            public_key: None,
+            signing_key: None,
+            jwks_file: None,
+            jwks_url: None,
+            url: None,
+            issuer: None,
+            audience: None,
+            expiry_waived: None,
+            algorithms: Vec::new(),
+            leeway: None,
+            max_token_age: None,
+            required_typ: None,
+            hierarchy: None,
+            expires: None,
+            cookies: Vec::new(),
+            no_bearer: false,
+            claims: Vec::new(),
+            types: Vec::new(),
+            mfa: None,
+            db_roles: Vec::new(),
+            allow_anonymous_users: None,
+            allow_service_role: None,
+            allow_oauth_clients: None,
+            other: Vec::new(),
+        },
+        allow: Vec::new(),
+    }
+}
