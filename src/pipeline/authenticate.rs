@@ -1,0 +1,122 @@
+//! Who asks: one credential, or none, verified with the keys of its own issuer.
+
+use http::{HeaderMap, header};
+use smallvec::SmallVec;
+
+use super::Authorization;
+use crate::clock::Timestamp;
+use crate::decision::reason::{Denial, Reason};
+use crate::decision::route::Routed;
+use crate::identity::credential::Credential;
+use crate::identity::{Caller, Transport};
+use crate::policy::set::PolicySet;
+use crate::request::cookie;
+use crate::request::forwarded::Origin;
+use crate::request::head::{Lookup, RequestHead};
+use crate::request::RequestError;
+use crate::token::error::TokenError;
+
+/// When to come back where keys are missing.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A caller and the credential that said so.
+#[derive(Debug)]
+pub(super) struct Authenticated<'r> {
+    pub(super) caller: Caller,
+    pub(super) token: Option<&'r str>,
+    transport: Option<Transport>,
+}
+
+impl Authenticated<'_> {
+    const NOBODY: Self = Self { caller: Caller::Anonymous, token: None, transport: None };
+
+    /// What becomes of `Authorization`: where the caller plays a part, only what was validated is forwarded.
+    pub(super) fn authorization(&self, routed: &Routed) -> Authorization {
+        let validated = self.transport == Some(Transport::Bearer) || !routed.needs_credential();
+        if routed.app().forward_token && validated { Authorization::Keep } else { Authorization::Remove }
+    }
+}
+
+/// The caller of a request. Nobody is a caller too: whether that is enough, `authorize` says.
+pub(super) fn authenticate<'r>(
+    routed: &Routed,
+    head: &RequestHead<'r>,
+    origin: &Origin<'_>,
+    now: Timestamp,
+) -> Result<Authenticated<'r>, Denial> {
+    if !routed.needs_credential() {
+        return Ok(Authenticated::NOBODY);
+    }
+    let policy = routed.policy();
+    let cookies = cookies(policy, head.headers)?;
+    let Some(credential) = Credential::single(head.headers, cookies)? else { return Ok(Authenticated::NOBODY) };
+    if credential.is_ignored() {
+        return Ok(Authenticated::NOBODY);
+    }
+    let (token, transport) = (credential.token(), credential.transport());
+    let verified = policy.verifier.verify(token, now).map_err(refused)?;
+    let issuer = policy.issuer(verified.issuer());
+    let may_come_so = issuer.is_some_and(|issuer| match transport {
+        Transport::Bearer => issuer.bearer,
+        Transport::Cookie => {
+            issuer.cookies.iter().any(|name| cookie::find(head.headers, name).ok().flatten() == Some(token))
+        }
+    });
+    if !may_come_so {
+        return Err(Denial::new(Reason::InvalidToken, TokenError::WrongIssuer.description())
+            .because("token_wrong_transport"));
+    }
+    if transport == Transport::Cookie {
+        check_origin(routed, head, origin)?;
+    }
+    Ok(Authenticated {
+        caller: Caller::Known(Box::new(verified.identity(transport))),
+        token: Some(token),
+        transport: Some(transport),
+    })
+}
+
+fn cookies<'r>(policy: &PolicySet, headers: &'r HeaderMap) -> Result<SmallVec<[&'r str; 2]>, Denial> {
+    let mut found = SmallVec::new();
+    if headers.contains_key(header::COOKIE) {
+        for name in policy.issuers.iter().flat_map(|issuer| &issuer.cookies) {
+            found.extend(cookie::find(headers, name).map_err(RequestError::from)?);
+        }
+    }
+    Ok(found)
+}
+
+fn refused(error: TokenError) -> Denial {
+    let (reason, detail) = match error {
+        TokenError::KeysUnavailable => (Reason::Unavailable, "the token cannot be verified now"),
+        _ => (Reason::InvalidToken, error.description()),
+    };
+    let denial = Denial::new(reason, detail).because(format!("{}: {error}", error.name()));
+    if reason == Reason::Unavailable { denial.retry_after(RETRY) } else { denial }
+}
+
+/// A cookie comes with every request that any page makes a browser send. So writes and upgrades need an origin
+/// that is the app's own or listed (ASVS 3.5.1, RFC 6455 §10.2).
+fn check_origin(routed: &Routed, head: &RequestHead<'_>, origin: &Origin<'_>) -> Result<(), Denial> {
+    let reads = matches!(head.method, "GET" | "HEAD" | "OPTIONS") && !head.has_header(header::UPGRADE.as_str());
+    if reads {
+        return Ok(());
+    }
+    let own = |value: &str| {
+        let rest = value.strip_prefix(origin.scheme()).and_then(|rest| rest.strip_prefix("://"));
+        rest.is_some_and(|host| host.eq_ignore_ascii_case(origin.host().authority()))
+    };
+    let listed = |value: &str| {
+        routed.app().cors.as_ref().is_some_and(|cors| cors.credentials && cors.origins.iter().any(|o| **o == *value))
+    };
+    let allowed = match head.header(header::ORIGIN.as_str()) {
+        Lookup::One(value) => value != "null" && (own(value) || listed(value)),
+        Lookup::Missing => head.header("sec-fetch-site").one() == Some("same-origin"),
+        Lookup::Unclear => false,
+    };
+    if allowed {
+        Ok(())
+    } else {
+        Err(Denial::new(Reason::AccessDenied, "the request comes from another origin").because("cross_origin_cookie"))
+    }
+}

@@ -1,0 +1,125 @@
+//! From a refusal to the answer: the one place where status, fields and body are chosen.
+
+use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue};
+
+use super::cors;
+use super::id::DecisionId;
+use super::limit::Limited;
+use crate::decision::reason::{Denial, Reason};
+use crate::policy::set::PolicySet;
+use crate::request::head::RequestHead;
+use crate::response::{Challenge, Problem, Response};
+
+/// The realm of a challenge where no app was found.
+const REALM: &str = "portcullis";
+
+/// The answer to a refused request.
+pub(super) fn respond(
+    denial: &Denial,
+    limited: Option<Limited>,
+    policy: &PolicySet,
+    id: &DecisionId,
+    head: &RequestHead<'_>,
+) -> Response {
+    let app = denial.app.and_then(|app| policy.app(app));
+    let problem =
+        Problem { status: denial.status(), code: denial.reason.code(), detail: &denial.detail, decision_id: id.as_str() };
+    let fastapi = app.map_or_else(
+        || !policy.apps.is_empty() && policy.apps.iter().all(|app| app.errors_fastapi),
+        |app| app.errors_fastapi,
+    );
+    let mut response = if fastapi { problem.respond_like_fastapi() } else { problem.respond() };
+    let mut set = |name: HeaderName, value: String| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers.insert(name, value);
+        }
+    };
+    match denial.reason {
+        Reason::RateLimited => {
+            let wait = seconds(denial);
+            set(RETRY_AFTER, wait.clone());
+            if let Some(limited) = limited {
+                set(HeaderName::from_static("ratelimit-limit"), limited.count.to_string());
+                set(HeaderName::from_static("ratelimit-remaining"), "0".to_owned());
+                set(HeaderName::from_static("ratelimit-reset"), wait);
+            }
+        }
+        Reason::Unavailable => set(RETRY_AFTER, seconds(denial)),
+        Reason::MethodNotAllowed => {
+            let methods: Vec<&str> = denial.allow.iter().map(http::Method::as_str).collect();
+            set(ALLOW, methods.join(", "));
+        }
+        Reason::InvalidRequest
+        | Reason::Unauthenticated
+        | Reason::InvalidToken
+        | Reason::InsufficientUserAuthentication
+        | Reason::InsufficientScope
+        | Reason::InvalidTarget
+        | Reason::AccessDenied
+        | Reason::NotFound
+        | Reason::RequestTimeout
+        | Reason::ContentTooLarge
+        | Reason::UriTooLong
+        | Reason::ExpectationFailed
+        | Reason::MisdirectedRequest
+        | Reason::RequestHeaderFieldsTooLarge
+        | Reason::InternalServerError
+        | Reason::NotImplemented
+        | Reason::BadGateway
+        | Reason::GatewayTimeout => {}
+    }
+    if let Some(challenge) = challenge(denial, app.map_or(REALM, |app| &app.realm)) {
+        response.headers.insert(WWW_AUTHENTICATE, challenge.to_value());
+    }
+    if let Some(cors) = app.and_then(|app| app.cors.as_ref())
+        && let Some(origin) = cors::allowed_origin(cors, head)
+    {
+        cors::mark(cors, origin, |name, value| {
+            response.headers.insert(name, value);
+        });
+    }
+    response
+}
+
+/// The challenge that goes with a refusal (RFC 6750 §3, RFC 9470 §3).
+fn challenge(denial: &Denial, realm: &str) -> Option<Challenge> {
+    let bearer = Challenge::bearer(realm);
+    match denial.reason {
+        // Nothing was presented, so there is no error to name.
+        Reason::Unauthenticated => Some(bearer),
+        Reason::InvalidToken => Some(bearer.error("invalid_token").description(&denial.detail)),
+        // A message with two readings is no matter of credentials, two credentials are; these have a route.
+        Reason::InvalidRequest => {
+            denial.route.map(|_| bearer.error("invalid_request").description(&denial.detail))
+        }
+        Reason::InsufficientUserAuthentication => {
+            let error = bearer.error("insufficient_user_authentication").description(&denial.detail);
+            Some(error.parameter("acr_values", "aal2"))
+        }
+        Reason::InsufficientScope => {
+            Some(bearer.error("insufficient_scope").scope(denial.scopes.iter().map(AsRef::as_ref)))
+        }
+        Reason::InvalidTarget
+        | Reason::AccessDenied
+        | Reason::NotFound
+        | Reason::MethodNotAllowed
+        | Reason::RateLimited
+        | Reason::Unavailable
+        | Reason::RequestTimeout
+        | Reason::ContentTooLarge
+        | Reason::UriTooLong
+        | Reason::ExpectationFailed
+        | Reason::MisdirectedRequest
+        | Reason::RequestHeaderFieldsTooLarge
+        | Reason::InternalServerError
+        | Reason::NotImplemented
+        | Reason::BadGateway
+        | Reason::GatewayTimeout => None,
+    }
+}
+
+/// Whole seconds, rounded up: a client that comes back then finds room.
+fn seconds(denial: &Denial) -> String {
+    denial.retry_after.unwrap_or_default().as_millis().div_ceil(1000).max(1).to_string()
+}
