@@ -5,11 +5,11 @@ use smallvec::SmallVec;
 
 use super::Authorization;
 use crate::clock::Timestamp;
-use crate::decision::reason::{Denial, Reason};
-use crate::decision::route::Routed;
+use crate::decision::{Denial, Reason};
+use crate::decision::Routed;
 use crate::identity::credential::Credential;
 use crate::identity::{Caller, Transport};
-use crate::policy::set::PolicySet;
+use crate::policy::set::{App, PolicySet};
 use crate::request::cookie;
 use crate::request::forwarded::Origin;
 use crate::request::head::{Lookup, RequestHead};
@@ -67,7 +67,7 @@ pub(super) fn authenticate<'r>(
             .because("token_wrong_transport"));
     }
     if transport == Transport::Cookie {
-        check_origin(routed, head, origin)?;
+        check_origin(routed.app(), head, origin)?;
     }
     Ok(Authenticated {
         caller: Caller::Known(Box::new(verified.identity(transport))),
@@ -97,26 +97,40 @@ fn refused(error: TokenError) -> Denial {
 
 /// A cookie comes with every request that any page makes a browser send. So writes and upgrades need an origin
 /// that is the app's own or listed (ASVS 3.5.1, RFC 6455 §10.2).
-fn check_origin(routed: &Routed, head: &RequestHead<'_>, origin: &Origin<'_>) -> Result<(), Denial> {
+fn check_origin(app: &App, head: &RequestHead<'_>, origin: &Origin<'_>) -> Result<(), Denial> {
     let reads = matches!(head.method, "GET" | "HEAD" | "OPTIONS") && !head.has_header(header::UPGRADE.as_str());
-    if reads {
-        return Ok(());
-    }
-    let own = |value: &str| {
-        let rest = value.strip_prefix(origin.scheme()).and_then(|rest| rest.strip_prefix("://"));
-        rest.is_some_and(|host| host.eq_ignore_ascii_case(origin.host().authority()))
-    };
-    let listed = |value: &str| {
-        routed.app().cors.as_ref().is_some_and(|cors| cors.credentials && cors.origins.iter().any(|o| **o == *value))
-    };
+    let same_site = || head.header("sec-fetch-site").one() == Some("same-origin");
     let allowed = match head.header(header::ORIGIN.as_str()) {
-        Lookup::One(value) => value != "null" && (own(value) || listed(value)),
-        Lookup::Missing => head.header("sec-fetch-site").one() == Some("same-origin"),
+        _ if reads => true,
+        Lookup::One(value) => may_act(app, value, origin),
+        Lookup::Missing => same_site(),
         Lookup::Unclear => false,
     };
-    if allowed {
-        Ok(())
-    } else {
-        Err(Denial::new(Reason::AccessDenied, "the request comes from another origin").because("cross_origin_cookie"))
+    if allowed { Ok(()) } else { Err(cross_origin()) }
+}
+
+/// No preflight comes before a WebSocket: where the app says which origins it knows, others may not open one.
+pub(super) fn check_websocket(routed: &Routed, head: &RequestHead<'_>, origin: &Origin<'_>) -> Result<(), Denial> {
+    if !routed.route().websocket || routed.app().cors.is_none() || !head.has_header(header::UPGRADE.as_str()) {
+        return Ok(());
     }
+    match head.header(header::ORIGIN.as_str()) {
+        Lookup::Missing => Ok(()), // no browser
+        Lookup::One(value) if may_act(routed.app(), value, origin) => Ok(()),
+        Lookup::One(_) | Lookup::Unclear => Err(cross_origin()),
+    }
+}
+
+/// Whether an origin is the app's own, or one that it lets act with credentials.
+fn may_act(app: &App, value: &str, origin: &Origin<'_>) -> bool {
+    let rest = value.strip_prefix(origin.scheme()).and_then(|rest| rest.strip_prefix("://"));
+    let own = rest.is_some_and(|host| host.eq_ignore_ascii_case(origin.host().authority()));
+    let listed = || {
+        app.cors.as_ref().is_some_and(|cors| cors.credentials && cors.origins.iter().any(|listed| **listed == *value))
+    };
+    value != "null" && (own || listed())
+}
+
+fn cross_origin() -> Denial {
+    Denial::new(Reason::AccessDenied, "the request comes from another origin").because("cross_origin")
 }

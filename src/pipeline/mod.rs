@@ -20,14 +20,10 @@ use http::HeaderName;
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, Timestamp};
-use crate::decision::authorize::{RequestFacts, authorize};
-use crate::decision::headers::{HeaderEdits, headers};
-use crate::decision::permit::Permit;
-use crate::decision::reason::{Denial, Reason};
-use crate::decision::route::{Routed, preflight, route};
+use crate::decision::{Denial, HeaderEdits, Permit, Reason, RequestFacts, Routed, authorize, headers, preflight, route};
 use crate::identity::Caller;
 use crate::live::Live;
-use crate::policy::set::{Destination, PolicySet};
+use crate::policy::set::{Destination, LimitUse, PolicySet, Route};
 use crate::random::Random;
 use crate::request::forwarded::{ClientAddr, Origin, TrustedProxies};
 use crate::request::head::RequestHead;
@@ -101,8 +97,6 @@ pub struct Forward {
     pub edits: HeaderEdits,
     /// The request target: the bytes that were matched, or what the route's rewriting makes of them.
     pub target: Box<str>,
-    /// `X-Forwarded-Prefix`, where a prefix was stripped.
-    pub prefix: Option<String>,
     /// What the upstream is told about where the request came from.
     pub origin: Vec<(HeaderName, http::HeaderValue)>,
     /// `Host` in canonical form.
@@ -177,6 +171,11 @@ impl Pipeline {
         self.settings.clock.now()
     }
 
+    /// Where requests are counted.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.settings.metrics)
+    }
+
     /// Decides one request.
     pub fn decide(&self, head: &RequestHead<'_>) -> Decided {
         let began = Instant::now();
@@ -220,30 +219,25 @@ impl Pipeline {
         }
         let facts = RequestFacts { head, client: course.client, host: &host, country: self.country(head) };
         let keys = Keys { client: course.client, head, caller: &Caller::Anonymous, token: None };
-        self.limit(active, &routed, true, &keys, course)?; // 429
+        self.limit(active, routed.route(), &routed.route().limits_by_address, &keys, course)?; // 429
 
         let began = Instant::now();
         let authenticated = authenticate::authenticate(&routed, head, &origin, now); // 400, 401, 403, 503
         course.auth_micros = micros(began);
         let authenticated = authenticated.map_err(|denial| routed.refuse(denial))?;
+        authenticate::check_websocket(&routed, head, &origin).map_err(|denial| routed.refuse(denial))?; // 403
+        let (token, authorization) = (authenticated.token, authenticated.authorization(&routed));
 
-        let keys = Keys { caller: &authenticated.caller.clone(), token: authenticated.token, ..keys };
-        let overridden = self.overridden(&routed, &keys, &facts, now);
-        overridden?; // 400, 401, 403, 404, 405
-        let limits = routed.route().limits_by_identity.is_empty();
-        let limited = if limits { None } else { Some(routed.clone()) };
-        let authorization = authenticated.authorization(&routed);
+        authorize_overridden(&routed, &authenticated.caller, &facts, now)?; // 400, 401, 403, 405
         let permit = authorize(routed, authenticated.caller, &facts, now)?; // 401, 403
-        if let Some(routed) = limited {
-            self.limit(active, &routed, false, &keys, course)?; // 429
-        }
-        let edits = headers(&permit, &facts)?; // 403
+        let keys = Keys { caller: permit.caller(), token, ..keys };
+        self.limit(active, permit.route(), &permit.route().limits_by_identity, &keys, course)?; // 429
+        let edits = headers(&permit, &facts, now)?; // 403
         match permit.destination() {
             Destination::Upstream(_) => {
                 let forward = Forward {
                     edits,
                     target: permit.forwarded_target()?.into(), // 500
-                    prefix: permit.forwarded_prefix(),
                     origin: origin.headers().collect(),
                     host: canonical_host(&host),
                     authorization,
@@ -255,48 +249,19 @@ impl Pipeline {
         }
     }
 
-    /// With `on_method_override: enforce`, the method that a header asks the upstream to run is authorised too.
-    fn overridden(
-        &self,
-        routed: &Routed,
-        keys: &Keys<'_>,
-        facts: &RequestFacts<'_>,
-        now: Timestamp,
-    ) -> Result<(), Denial> {
-        if !routed.app().enforce_method_override {
-            return Ok(());
-        }
-        for name in OVERRIDE_HEADERS {
-            let mut values = facts.head.headers.get_all(name).iter();
-            let (Some(value), second) = (values.next(), values.next()) else { continue };
-            let method = value.to_str().ok().filter(|_| second.is_none());
-            let method = method.ok_or_else(|| {
-                routed.refuse(Denial::new(Reason::InvalidRequest, "the overriding method has no clear reading"))
-            })?;
-            let method = method.trim().to_ascii_uppercase(); // frameworks fold its case
-            let head = RequestHead { method: &method, ..*facts.head };
-            let other = route(routed.policy(), routed.target().clone(), facts.host, &head)?;
-            authorize(other, keys.caller.clone(), &RequestFacts { head: &head, ..*facts }, now)?;
-        }
-        Ok(())
-    }
-
     fn limit(
         &self,
         active: &Active,
-        routed: &Routed,
-        by_address: bool,
+        route: &Route,
+        uses: &[LimitUse],
         keys: &Keys<'_>,
         course: &mut Course,
     ) -> Result<(), Denial> {
-        let route = routed.route();
-        let uses = if by_address { &route.limits_by_address } else { &route.limits_by_identity };
         active.limits.take(uses, keys).map_err(|limited| {
             course.limited = Some(limited);
             self.settings.metrics.limited(route.name.as_deref().unwrap_or(&route.key));
-            let mut denial = routed.refuse(
-                Denial::new(Reason::RateLimited, "too many requests").retry_after(limited.wait),
-            );
+            let mut denial = Denial::new(Reason::RateLimited, "too many requests").retry_after(limited.wait);
+            (denial.route, denial.app) = (Some(route.id), Some(route.app));
             denial.caller = keys.caller.clone();
             denial
         })
@@ -330,6 +295,30 @@ impl Pipeline {
     pub fn refuse_later(&self, about: &About, denial: &Denial, head: &RequestHead<'_>) -> Response {
         outcome::respond(denial, None, &about.policy, &about.id, head)
     }
+}
+
+/// With `on_method_override: enforce`, the method that a header asks the upstream to run is authorised too.
+fn authorize_overridden(
+    routed: &Routed,
+    caller: &Caller,
+    facts: &RequestFacts<'_>,
+    now: Timestamp,
+) -> Result<(), Denial> {
+    if !routed.app().enforce_method_override {
+        return Ok(());
+    }
+    for name in OVERRIDE_HEADERS {
+        let mut values = facts.head.headers.get_all(name).iter();
+        let (Some(value), second) = (values.next(), values.next()) else { continue };
+        let Some(method) = value.to_str().ok().filter(|_| second.is_none()) else {
+            return Err(routed.refuse(Denial::new(Reason::InvalidRequest, "the overriding method has no clear reading")));
+        };
+        let method = method.trim().to_ascii_uppercase(); // frameworks fold its case
+        let head = RequestHead { method: &method, ..*facts.head };
+        let other = route(routed.policy(), routed.target().clone(), facts.host, &head)?;
+        authorize(other, caller.clone(), &RequestFacts { head: &head, ..*facts }, now)?;
+    }
+    Ok(())
 }
 
 fn micros(since: Instant) -> u32 {

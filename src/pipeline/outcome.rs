@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 use super::cors;
 use super::id::DecisionId;
 use super::limit::Limited;
-use crate::decision::reason::{Denial, Reason};
+use crate::decision::{Denial, Reason};
 use crate::policy::set::PolicySet;
 use crate::request::head::RequestHead;
 use crate::response::{Challenge, Problem, Response};

@@ -1,7 +1,7 @@
 //! What a decided request leaves behind: a line of the decision log and counts.
 
 use super::{About, Pipeline, Verdict};
-use crate::decision::reason::Denial;
+use crate::decision::Denial;
 use crate::identity::Caller;
 use crate::policy::formula::Truth;
 use crate::policy::set::{GuardId, PolicySet};
@@ -94,7 +94,7 @@ impl Pipeline {
             status,
             code: denial.map(|denial| denial.reason.code()),
             failed: denial.map_or(&[], |denial| &denial.failed),
-            masks: masks.map(|masks| Masks { known: masks.known, truth: masks.truth }),
+            masks: masks.map(|masks| Masks { known: masks.known(), truth: masks.truth() }),
             identity: match caller {
                 Caller::Known(identity) => Some(identity),
                 Caller::Anonymous => None,

@@ -5,9 +5,25 @@
 //! and nothing but the bytes that were decided on goes upstream. Pingora's types stay in this folder and in
 //! `server`.
 
+mod body;
+mod context;
+mod failure;
+mod fields;
+mod head;
 mod listen;
+mod peer;
 mod respond;
+mod response;
+mod service;
 mod side;
 mod stream;
+mod tls;
+mod upstream;
 
 pub use listen::{ConnectionLimits, Stop};
+pub use peer::Addresses;
+pub use service::Gate;
+pub use tls::{Certificate, TlsError};
+
+pub(crate) use listen::Listener;
+pub(crate) use side::Side;

@@ -1,0 +1,48 @@
+//! The request's body on its way: counted, and not slower than a person can type.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+
+use super::context::{Context, Passing};
+use crate::decision::{Denial, Reason};
+
+/// A body may come slowly for this long …
+const PATIENCE: Duration = Duration::from_secs(30);
+/// … and then needs this many bytes a second on average (RUDY: a byte every few seconds, for ever).
+const RATE: u64 = 128;
+
+/// Judges one piece of a body.
+pub(super) fn count(session: &mut Session, body: Option<&Bytes>, end: bool, context: &mut Context) -> Result<()> {
+    let Some(passing) = context.passing_mut() else { return Ok(()) };
+    passing.received = passing.received.saturating_add(body.map_or(0, |body| body.len() as u64));
+    if session.was_upgraded() {
+        return open_until(session, passing);
+    }
+    let limit = passing.permit().and_then(|permit| permit.route().max_body);
+    if limit.is_some_and(|limit| passing.received > limit) {
+        let denial = Denial::new(Reason::ContentTooLarge, "the body is longer than this resource admits");
+        context.failure = Some(denial.because("content_too_large"));
+        return Err(Error::explain(ErrorType::HTTPStatus(413), "request body over the limit").into_down());
+    }
+    let elapsed = passing.started.elapsed();
+    let slow = elapsed > PATIENCE && passing.received < elapsed.as_secs().saturating_mul(RATE);
+    if slow && !end {
+        context.failure = Some(Denial::new(Reason::RequestTimeout, "the request body came too slowly"));
+        return Err(Error::explain(ErrorType::HTTPStatus(408), "request body too slow").into_down());
+    }
+    Ok(())
+}
+
+/// Ends a WebSocket whose time is over; otherwise no read may wait past that time.
+pub(super) fn open_until(session: &mut Session, passing: &Passing) -> Result<()> {
+    let Some(closes) = passing.closes else { return Ok(()) };
+    let left = closes.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(Error::explain(ErrorType::ReadTimedout, "the socket's time is over").into_down());
+    }
+    session.set_read_timeout(Some(left));
+    Ok(())
+}

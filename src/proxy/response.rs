@@ -1,0 +1,62 @@
+//! The upstream's answer on its way to the client.
+
+use http::header::{SET_COOKIE, VARY, VIA};
+use http::{HeaderName, HeaderValue, Version};
+use pingora::http::ResponseHeader;
+
+use super::context::Passing;
+use super::fields::OfResponse;
+use super::upstream::{SESSION_COOKIE, via};
+use crate::decision::headers::Fields;
+use crate::pipeline::cors;
+
+/// Fields that are about one connection (RFC 9110 §7.6.1). `Connection` and `Upgrade` are Pingora's: a WebSocket
+/// needs them.
+const HOP_BY_HOP: [HeaderName; 2] =
+    [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
+
+/// Edits the head of an answer.
+pub(super) fn edit(response: &mut ResponseHeader, passing: &Passing) {
+    if response.status.is_informational() && response.status != http::StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    remove_session_cookies(response);
+    let mut fields = OfResponse(response);
+    for name in &HOP_BY_HOP {
+        fields.remove(name);
+    }
+    if let Some(cors) = passing.permit().and_then(|permit| permit.app().cors.as_ref()) {
+        for name in &cors::OURS {
+            fields.remove(name);
+        }
+        let vary = HeaderValue::from_static("origin");
+        if let Some(origin) = &passing.forward.cors_origin {
+            cors::mark(cors, origin, |name, value| {
+                if name != VARY {
+                    fields.set(name, value);
+                }
+            });
+        }
+        // Also without an origin: a cache must not give this answer to one.
+        let _ = fields.0.append_header(VARY, vary);
+    }
+    passing.forward.edits.apply_to_response(&mut fields);
+    let _ = response.append_header(VIA, HeaderValue::from_static(via(Version::HTTP_11)));
+}
+
+/// No upstream may set the gateway's session.
+fn remove_session_cookies(response: &mut ResponseHeader) {
+    let is_ours = |value: &HeaderValue| {
+        let name = value.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(SESSION_COOKIE.as_bytes())
+    };
+    if !response.headers.get_all(SET_COOKIE).iter().any(is_ours) {
+        return;
+    }
+    let others: Vec<HeaderValue> =
+        response.headers.get_all(SET_COOKIE).iter().filter(|value| !is_ours(value)).cloned().collect();
+    response.remove_header(&SET_COOKIE);
+    for cookie in others {
+        let _ = response.append_header(SET_COOKIE, cookie);
+    }
+}

@@ -1,0 +1,286 @@
+//! The phases of a request, in Pingora's order.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::Method;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+
+use super::context::{Context, Passing, State};
+use super::peer::{self, Addresses};
+use super::{body, failure, head, respond, response, side, upstream};
+use crate::decision::{Denial, Reason};
+use crate::pipeline::{About, Answered, Forward, Outcome, Pipeline, Verdict};
+use crate::response::{Problem, Response};
+
+/// The time without a request after which a connection is closed, in seconds.
+const KEEP_ALIVE: u64 = 60;
+/// The time for one read of a body, and for one write of an answer.
+const STALL: Duration = Duration::from_secs(30);
+/// How long a silent WebSocket is kept where nothing ends it earlier.
+const SILENT: Duration = Duration::from_secs(24 * 3600);
+/// The status that is logged where the client went away before it was answered.
+const CLIENT_GONE: u16 = 499;
+
+/// The gateway as Pingora sees it: asks the pipeline once for each request, and does what it says.
+#[derive(Debug)]
+pub struct Gate {
+    pipeline: Arc<Pipeline>,
+    addresses: Arc<Addresses>,
+}
+
+impl Gate {
+    /// A gateway that asks `pipeline`.
+    pub fn new(pipeline: Arc<Pipeline>, addresses: Arc<Addresses>) -> Self {
+        Self { pipeline, addresses }
+    }
+
+    /// Answers the client and remembers that this ends the request.
+    async fn answer(session: &mut Session, response: Response) -> Result<()> {
+        let head_only = session.req_header().method == Method::HEAD;
+        respond::write(session.as_downstream_mut(), response, head_only).await
+    }
+
+    /// Remembers a permitted request, and what its WebSocket needs.
+    fn permit(session: &mut Session, context: &mut Context, about: About, forward: Forward) {
+        let (mut websocket, mut life) = (false, None);
+        if let Verdict::Permitted(permit) = &about.verdict {
+            websocket = permit.route().websocket && session.is_upgrade_req();
+            let token = permit.expires().map(|expires| expires.since(about.at));
+            life = permit.route().max_ws_age.map_or(token, |age| Some(token.map_or(age, |token| age.min(token))));
+        }
+        if websocket {
+            session.set_read_timeout(Some(life.unwrap_or(SILENT)));
+        }
+        if let Some(passing) = Passing::new(about, forward, websocket, life) {
+            context.state = State::Permitted(Box::new(passing));
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gate {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(self.pipeline.metrics())
+    }
+
+    /// No compression: what the upstream sends is what the client gets.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
+        side::head_done(session.as_downstream());
+        // Bytes after a request are the next request, judged like any other, not an error of this one.
+        session.set_pipelining_enabled(true);
+        if session.get_keepalive() == Some(0) {
+            session.set_keepalive(Some(KEEP_ALIVE)); // 0 is without end
+        }
+        session.set_read_timeout(Some(STALL));
+        session.set_write_timeout(Some(STALL));
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        let raw = head::raw(session.as_downstream());
+        let head = head::of(session.as_downstream(), raw.as_ref());
+        // What came over the network cannot panic; should it, this request is refused and all others go on.
+        let Ok(decided) = catch_unwind(AssertUnwindSafe(|| self.pipeline.decide(&head))) else {
+            let detail = "the gateway failed on this request";
+            let problem = Problem { status: 500, code: "internal_server_error", detail, decision_id: "" };
+            Self::answer(session, problem.respond()).await?;
+            return Ok(true);
+        };
+        match decided.outcome {
+            Outcome::Forward(forward) => {
+                Self::permit(session, context, decided.about, *forward);
+                Ok(false)
+            }
+            Outcome::Respond(response) => {
+                context.state = State::Answered(Box::new(decided.about));
+                Self::answer(session, response).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        let te = peer::te(&session.req_header().headers);
+        let Some(passing) = context.passing_mut() else { return unpermitted() };
+        let Some(permit) = passing.permit() else { return unpermitted() };
+        match peer::of(&self.addresses, permit, passing, te).await {
+            Ok((peer, count)) => {
+                passing.attempts = passing.attempts.saturating_add(1);
+                passing.addresses = count;
+                Ok(Box::new(peer))
+            }
+            Err(denial) => {
+                context.failure = Some(denial);
+                Err(Error::explain(ErrorType::ConnectNoRoute, "no address").into_up())
+            }
+        }
+    }
+
+    /// Nothing was sent yet, so another address may be tried whatever the method.
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let another = context.passing().is_some_and(|passing| {
+            passing.attempts < passing.addresses && passing.permit().is_some_and(|permit| permit.route().retry)
+        });
+        error.set_retry(another);
+        error
+    }
+
+    /// Pingora's rule (idempotent methods, whole bodies, reused connections only), and the route's.
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        context: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let retry = context.passing().and_then(Passing::permit).is_some_and(|permit| permit.route().retry);
+        if !retry || !session.req_header().method.is_idempotent() || session.as_ref().retry_buffer_truncated() {
+            error.set_retry(false);
+        } else {
+            error.retry.decide_reuse(client_reused);
+        }
+        error
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        let (Some(about), Some(passing)) = (context.about(), context.passing()) else { return unpermitted() };
+        let Some(permit) = passing.permit() else { return unpermitted() };
+        upstream::write(request, permit, passing, about.id.as_str(), session.req_header().version)
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        context: &mut Context,
+    ) -> Result<()> {
+        body::count(session, body.as_ref(), end_of_stream, context)
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        if let Some(passing) = context.passing() {
+            response::edit(response, passing);
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        _: &mut Option<Bytes>,
+        _: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if session.was_upgraded()
+            && let Some(passing) = context.passing()
+        {
+            body::open_until(session, passing)?;
+        }
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        let Some(mut denial) = context.failure.take().or_else(|| failure::denial(error)) else {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        };
+        if let Some(permit) = context.passing().and_then(Passing::permit) {
+            (denial.route, denial.app) = (Some(permit.route().id), Some(permit.route().app));
+        }
+        let status = denial.status();
+        if matches!(denial.reason, Reason::BadGateway | Reason::GatewayTimeout | Reason::InternalServerError) {
+            warn(context, error, &denial);
+        }
+        session.set_keepalive(None);
+        let answered = session.response_written().is_some_and(|head| !head.status.is_informational());
+        if !answered {
+            let raw = head::raw(session.as_downstream());
+            let head = head::of(session.as_downstream(), raw.as_ref());
+            let response = match context.about() {
+                Some(about) => self.pipeline.refuse_later(about, &denial, &head),
+                None => unlogged(&denial),
+            };
+            let _ = Self::answer(session, response).await;
+        }
+        session.as_downstream_mut().shutdown().await;
+        context.failure = Some(denial);
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    /// Path only: a query may hold tokens and codes.
+    fn request_summary(&self, session: &Session, _: &Context) -> String {
+        let request = session.req_header();
+        let path = request.raw_path().split(|byte| *byte == b'?').next().unwrap_or_default();
+        format!("{} {}", request.method, path.escape_ascii())
+    }
+
+    /// The decision log has every request, and a failed upstream its own line.
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
+        let Some(about) = context.about() else { return };
+        let status = session.response_written().map_or(CLIENT_GONE, |head| head.status.as_u16());
+        let raw = head::raw(session.as_downstream());
+        let head = head::of(session.as_downstream(), raw.as_ref());
+        self.pipeline.record(about, &head, Answered { status, failure: context.failure.as_ref() });
+    }
+}
+
+/// The last line of defence: nothing is forwarded that was not permitted.
+fn unpermitted<T>() -> Result<T> {
+    Err(Error::explain(ErrorType::InternalError, "no permit").into_in())
+}
+
+fn unlogged(denial: &Denial) -> Response {
+    let code = denial.reason.code();
+    Problem { status: denial.status(), code, detail: &denial.detail, decision_id: "" }.respond()
+}
+
+fn warn(context: &Context, error: &Error, denial: &Denial) {
+    let permit = context.passing().and_then(Passing::permit);
+    let route = permit.map_or("", |permit| &*permit.route().key);
+    let id = context.about().map(|about| about.id);
+    let cause = denial.cause.clone().unwrap_or_else(|| failure::cause(error));
+    tracing::warn!(
+        decision.id = id.as_ref().map_or("", |id| id.as_str()),
+        route,
+        reason = denial.reason.code(),
+        cause,
+        "request not carried out"
+    );
+}

@@ -1,0 +1,97 @@
+//! The head that goes upstream, written on a fresh copy of the client's for each attempt.
+//!
+//! It runs after Pingora removed hop-by-hop and nominated fields, so that `Connection: X-Auth-User` removes
+//! nothing of ours, and it takes nothing out of the context: a second attempt must send the same.
+
+use std::sync::LazyLock;
+
+use http::header::{AUTHORIZATION, COOKIE, HOST, VIA};
+use http::{HeaderName, HeaderValue, Uri, Version};
+use pingora::http::RequestHeader;
+use pingora::{Error, ErrorType, OrErr, Result};
+
+use super::context::Passing;
+use super::fields::OfRequest;
+use crate::decision::headers::Fields;
+use crate::decision::Permit;
+use crate::pipeline::Authorization;
+use crate::policy::set::Strip;
+use crate::request::{cookie, forwarded, method};
+
+/// The cookie of the gateway's own browser sessions: never sent upstream, never taken from there.
+pub(super) const SESSION_COOKIE: &str = "__Host-session";
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What proxies say about where a request came from and what it asked for, in every spelling.
+static FORWARDED: LazyLock<Strip> =
+    LazyLock::new(|| Strip::new(forwarded::REMOVED.iter().copied(), &["x-forwarded-", "x-original-"]));
+/// What makes some frameworks run another method than the one that was decided on, in every spelling.
+static OVERRIDES: LazyLock<Strip> = LazyLock::new(|| Strip::new(method::OVERRIDE_HEADERS, &[]));
+
+/// Makes the client's head into the one that goes upstream.
+pub(super) fn write(
+    request: &mut RequestHeader,
+    permit: &Permit,
+    passing: &Passing,
+    request_id: &str,
+    version: Version,
+) -> Result<()> {
+    let forward = &passing.forward;
+    // The bytes forwarded are the bytes that were matched.
+    if request.raw_path() != forward.target.as_bytes() || request.uri.authority().is_some() {
+        let target = Uri::try_from(&*forward.target).or_err(ErrorType::InternalError, "the target is no URI")?;
+        request.set_uri(target);
+    }
+    if request.raw_path() != forward.target.as_bytes() {
+        return Error::e_explain(ErrorType::InternalError, "other bytes would be forwarded than were decided on");
+    }
+    let enforce = permit.app().enforce_method_override;
+    let mut fields = OfRequest(request);
+    for name in fields.names() {
+        if FORWARDED.contains(name.as_str()) || (!enforce && OVERRIDES.contains(name.as_str())) {
+            fields.remove(&name);
+        }
+    }
+    for (name, value) in &forward.origin {
+        fields.set(name.clone(), value.clone());
+    }
+    forward.edits.apply(&mut fields);
+    fields.set(HOST, forward.host.clone());
+    if forward.authorization == Authorization::Remove {
+        fields.remove(&AUTHORIZATION);
+    }
+    cookies(request, permit);
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        request.insert_header(REQUEST_ID, id)?;
+    }
+    request.append_header(VIA, HeaderValue::from_static(via(version)))?;
+    Ok(())
+}
+
+/// One `Cookie` field (RFC 9113 §8.2.3), without the gateway's own and, where tokens are not forwarded, without
+/// those that hold tokens. The others stay byte for byte.
+fn cookies(request: &mut RequestHeader, permit: &Permit) {
+    if !request.headers.contains_key(COOKIE) {
+        return;
+    }
+    let mut removed = vec![SESSION_COOKIE];
+    if !permit.app().forward_token {
+        removed.extend(permit.policy().issuers.iter().flat_map(|issuer| &issuer.cookies).map(AsRef::as_ref));
+    }
+    let kept = cookie::without(&request.headers, &removed);
+    let mut fields = OfRequest(request);
+    match kept {
+        Some(value) => fields.set(COOKIE, value),
+        None => fields.remove(&COOKIE),
+    }
+}
+
+/// Which version a message came in, and who passed it on (RFC 9110 §7.6.3).
+pub(super) fn via(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "2 portcullis",
+        Version::HTTP_10 => "1.0 portcullis",
+        _ => "1.1 portcullis",
+    }
+}
