@@ -15,7 +15,6 @@ mod record;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
 use http::HeaderName;
 use parking_lot::Mutex;
 
@@ -60,7 +59,7 @@ pub struct Settings {
 pub struct Pipeline {
     policy: Arc<Live<PolicySet>>,
     settings: Settings,
-    active: ArcSwapOption<Active>,
+    active: Live<Option<Arc<Active>>>,
     shelf: Shelf,
     building: Mutex<()>,
 }
@@ -163,7 +162,7 @@ enum End {
 impl Pipeline {
     /// A pipeline that decides with whatever `policy` holds when a request comes.
     pub fn new(policy: Arc<Live<PolicySet>>, settings: Settings) -> Self {
-        Self { policy, settings, active: ArcSwapOption::empty(), shelf: Shelf::default(), building: Mutex::new(()) }
+        Self { policy, settings, active: Live::new(None), shelf: Shelf::default(), building: Mutex::new(()) }
     }
 
     /// The time.
@@ -276,19 +275,23 @@ impl Pipeline {
     /// The live policy with its limits, made ready once per generation.
     fn active(&self) -> Arc<Active> {
         let policy = self.policy.snapshot();
-        let is_current = |active: &Arc<Active>| Arc::ptr_eq(&active.policy, &policy);
-        if let Some(active) = self.active.load_full().filter(is_current) {
+        if let Some(active) = self.active_of(&policy) {
             return active;
         }
         let _building = self.building.lock();
         // The policy may have changed again while we waited: what is live now counts.
         let policy = self.policy.snapshot();
-        if let Some(active) = self.active.load_full().filter(|active| Arc::ptr_eq(&active.policy, &policy)) {
+        if let Some(active) = self.active_of(&policy) {
             return active;
         }
         let active = Arc::new(Active { limits: self.shelf.limits(&policy), policy });
-        self.active.store(Some(Arc::clone(&active)));
+        self.active.publish(Some(Arc::clone(&active)));
         active
+    }
+
+    fn active_of(&self, policy: &Arc<PolicySet>) -> Option<Arc<Active>> {
+        let active = Option::clone(&self.active.snapshot());
+        active.filter(|active| Arc::ptr_eq(&active.policy, policy))
     }
 
     /// The answer to a request that was permitted and failed later: 408, 413, 500, 502, 504.

@@ -9,19 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use http::header::TE;
 use parking_lot::Mutex;
 use pingora::protocols::ALPN;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
-use pingora::utils::tls::{WrappedX509, parse_x509};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::time::timeout;
 
 use super::context::Passing;
+use super::tls;
 use crate::decision::{Denial, Permit, Reason};
+use crate::live::Live;
 use crate::policy::set::{Destination, Upstream};
 
 /// The time for one look-up.
@@ -41,9 +39,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const CAS: usize = 64;
 
 /// The addresses of upstreams.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Addresses {
-    known: ArcSwap<HashMap<Name, Arc<[SocketAddr]>>>,
+    known: Live<HashMap<Name, Arc<[SocketAddr]>>>,
     changing: tokio::sync::Mutex<()>,
     turn: AtomicUsize,
     cas: Mutex<HashMap<Vec<u8>, Arc<CaType>>>,
@@ -55,6 +53,17 @@ struct Name {
     port: u16,
 }
 
+impl Default for Addresses {
+    fn default() -> Self {
+        Self {
+            known: Live::new(HashMap::new()),
+            changing: tokio::sync::Mutex::default(),
+            turn: AtomicUsize::default(),
+            cas: Mutex::default(),
+        }
+    }
+}
+
 impl Addresses {
     /// The address for the given attempt; each further attempt takes another one, if there is one.
     async fn of(&self, upstream: &Upstream, attempt: usize) -> Option<(SocketAddr, usize)> {
@@ -63,7 +72,7 @@ impl Addresses {
             return Some((SocketAddr::new(address, upstream.port), 1));
         }
         let name = Name { host: upstream.host.clone(), port: upstream.port };
-        let known = self.known.load().get(&name).cloned();
+        let known = self.known.snapshot().get(&name).cloned();
         let addresses = match known {
             Some(addresses) => addresses,
             None => self.learn(name).await?,
@@ -76,13 +85,13 @@ impl Addresses {
     /// Looks a name up for the first time; requests for it wait for each other.
     async fn learn(&self, name: Name) -> Option<Arc<[SocketAddr]>> {
         let _changing = self.changing.lock().await;
-        if let Some(addresses) = self.known.load().get(&name) {
+        if let Some(addresses) = self.known.snapshot().get(&name) {
             return Some(Arc::clone(addresses));
         }
         let addresses = look_up(&name).await?;
-        let mut known = HashMap::clone(&self.known.load());
+        let mut known = HashMap::clone(&self.known.snapshot());
         known.insert(name, Arc::clone(&addresses));
-        self.known.store(Arc::new(known));
+        self.known.publish(known);
         Some(addresses)
     }
 
@@ -90,16 +99,16 @@ impl Addresses {
     pub async fn keep_fresh(&self) {
         loop {
             tokio::time::sleep(REFRESH).await;
-            let names: Vec<Name> = self.known.load().keys().cloned().collect();
+            let names: Vec<Name> = self.known.snapshot().keys().cloned().collect();
             for name in names {
                 let Some(addresses) = look_up(&name).await else {
                     tracing::warn!(upstream.host = name.host, "upstream not found in DNS, its last address stays");
                     continue;
                 };
                 let _changing = self.changing.lock().await;
-                let mut known = HashMap::clone(&self.known.load());
+                let mut known = HashMap::clone(&self.known.snapshot());
                 known.insert(name, addresses);
-                self.known.store(Arc::new(known));
+                self.known.publish(known);
             }
         }
     }
@@ -109,15 +118,7 @@ impl Addresses {
         if let Some(ca) = cas.get(pem) {
             return Some(Arc::clone(ca));
         }
-        let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().ok()?;
-        // `parse_x509` panics where this refuses.
-        let mut roots = rustls::RootCertStore::empty();
-        certificates.iter().try_for_each(|certificate| roots.add(certificate.clone())).ok()?;
-        let wrapped = certificates.iter().map(|certificate| WrappedX509::new(certificate.to_vec(), parse_x509));
-        let ca: Arc<CaType> = wrapped.collect::<Vec<_>>().into();
-        if ca.is_empty() {
-            return None;
-        }
+        let ca = tls::authorities(pem)?;
         if cas.len() >= CAS {
             cas.clear();
         }

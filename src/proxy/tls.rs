@@ -7,7 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pingora::listeners::TlsAccept;
 use pingora::listeners::tls::{Acceptor, TlsSettings};
-use pingora::protocols::tls::TlsRef;
+use pingora::protocols::tls::{CaType, TlsRef};
+use pingora::utils::tls::{WrappedX509, parse_x509};
+use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -63,6 +65,17 @@ impl Certificate {
         settings.enable_h2();
         Ok(Arc::new(settings.build())) // only panics on files, and there are none
     }
+}
+
+/// CA certificates from PEM, as Pingora takes them; `None` if there is none or one cannot be read.
+pub(super) fn authorities(pem: &[u8]) -> Option<Arc<CaType>> {
+    let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().ok()?;
+    // `parse_x509` panics where this refuses.
+    let mut roots = RootCertStore::empty();
+    certificates.iter().try_for_each(|certificate| roots.add(certificate.clone())).ok()?;
+    let wrapped = certificates.iter().map(|certificate| WrappedX509::new(certificate.to_vec(), parse_x509));
+    let authorities: Arc<CaType> = wrapped.collect::<Vec<_>>().into();
+    if authorities.is_empty() { None } else { Some(authorities) }
 }
 
 /// The server name that the client asked for in its handshake.
