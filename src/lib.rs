@@ -23,6 +23,7 @@ pub mod config;
 pub mod live;
 pub mod endpoint;
 pub mod telemetry;
+pub mod reload;
 pub mod pipeline;
 pub mod proxy;
 pub mod server;
