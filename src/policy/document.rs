@@ -50,6 +50,8 @@ pub struct Document {
     pub time_zone: Option<Spanned<String>>,
     /// `unmatched`: 404 or 403.
     pub unmatched: Option<Spanned<u16>>,
+    /// Reading it raised an error: parts are missing, and it can be checked but never compiled.
+    pub broken: bool,
 }
 
 /// An index into [`Document::fragments`].

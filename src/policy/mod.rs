@@ -7,6 +7,7 @@
 //! Nothing here reads files, the environment or the time: texts and resolved references are passed in. Nothing
 //! here decides a request; that is `decision`.
 
+mod check;
 pub mod checked;
 pub mod compile;
 pub mod document;
@@ -19,6 +20,9 @@ pub mod specificity;
 pub mod template;
 pub mod trie;
 pub mod yaml;
+
+pub use self::check::{Options, check};
+pub use self::checked::Checked;
 
 use crate::diagnostic::{Code, Diagnostic, FileId, Sources, Span};
 
@@ -58,7 +62,8 @@ pub fn read_bytes(files: &[(String, Vec<u8>)]) -> (Sources, Document, Vec<Diagno
             }
         }
     }
-    let (document, found) = read_except(&sources, &unreadable);
+    let (mut document, found) = read_except(&sources, &unreadable);
+    document.broken |= !unreadable.is_empty();
     diagnostics.extend(found);
     sort(&mut diagnostics);
     (sources, document, diagnostics)
@@ -90,8 +95,9 @@ fn read_except(sources: &Sources, skipped: &[FileId]) -> (Document, Vec<Diagnost
     if sources.files().is_empty() {
         diagnostics.push(Diagnostic::new(Code::P012, "no policy files", Span::default(), ""));
     }
-    let (document, found) = lower::lower(&files, sources);
+    let (mut document, found) = lower::lower(&files, sources);
     diagnostics.extend(found);
+    document.broken = diagnostics.iter().any(Diagnostic::is_error);
     sort(&mut diagnostics);
     (document, diagnostics)
 }

@@ -1,0 +1,58 @@
+//! P207
+//!
+//! # What it does
+//! Reports an app whose header keys are set by two documents, and an app with routes but without an `upstream`.
+//!
+//! # Why it matters
+//! Two headers would need an order between files. Without an upstream there is nowhere to forward to.
+//!
+//! # Example
+//! ```yaml
+//! version: 1
+//! app: items
+//! routes:
+//!   GET /items: authenticated
+//! ```
+//!
+//! # Instead
+//! Set the header keys in one document (others may add routes under the same `app`), with
+//! `upstream: http://HOST:PORT`, or name an `upstream` on every route.
+
+use crate::diagnostic::{Code, Diagnostic};
+use crate::policy::document::AppId;
+
+use super::Context;
+use super::findings::{Findings, Owner};
+
+pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
+    for (index, app) in context.document.apps.iter().enumerate() {
+        let mut setting = app.headers.iter().filter_map(|(fragment, header)| Some((*fragment, header.any_key?)));
+        if let Some((first_fragment, first)) = setting.next() {
+            for (fragment, again) in setting {
+                let message = format!("the header of app `{}` is set twice", app.name.value);
+                let diagnostic = Diagnostic::new(Code::P207, message, again, "again here").also(first, "first here");
+                found.between(vec![Owner::of_fragment(fragment), Owner::of_fragment(first_fragment)], diagnostic);
+            }
+        }
+
+        let header = app.header();
+        if header.is_some_and(|header| header.upstream.is_some() || header.preset.is_some()) {
+            continue;
+        }
+        let routes = context.document.routes.iter().filter(|route| route.app == AppId(index));
+        let without = routes.filter(|route| route.options.upstream.is_none()).collect::<Vec<_>>();
+        if let Some(route) = without.first() {
+            let mut diagnostic = Diagnostic::new(
+                Code::P207,
+                format!("app `{}` has no `upstream`", app.name.value),
+                route.key.span,
+                "nowhere to forward this to",
+            )
+            .help("add `upstream: http://HOST:PORT` to the app, or to every route");
+            if without.len() > 1 {
+                diagnostic = diagnostic.note(format!("{} routes of this app have none", without.len()));
+            }
+            found.about(Owner::of_fragment(route.fragment), diagnostic);
+        }
+    }
+}

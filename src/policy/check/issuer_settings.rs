@@ -1,0 +1,181 @@
+//! P412
+//!
+//! # What it does
+//! Reports issuers that lack a key that they need, that state keys which exclude each other, and issuers that cannot
+//! be told apart.
+//!
+//! # Why it matters
+//! An issuer chooses its tokens by `iss` and verifies them with its own keys. Two that claim the same tokens would
+//! let one's keys sign for the other.
+//!
+//! # Example
+//! ```yaml
+//! identity:
+//!   partners: { preset: oidc, issuer: https://login.example/ }      # for whom? `audience` is missing
+//! ```
+//!
+//! # Instead
+//! State the missing key. What shall not be checked is waived in words: `issuer: any`, `audience: none`.
+
+use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
+use crate::policy::document::{Definition, Issuer, Preset, Reference, Source, Waivable};
+
+use super::Context;
+use super::findings::Findings;
+use super::names::quoted;
+use super::walk::{Part, condition, references};
+
+pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
+    let apps =
+        context.document.apps.iter().filter(|app| app.headers.iter().any(|(_, header)| header.upstream.is_some()));
+    let several_apps = apps.count() > 1;
+    for definition in &context.document.issuers {
+        missing(definition, several_apps, found);
+        contradictions(definition, found);
+        mfa(definition, found);
+    }
+    told_apart(context, found);
+}
+
+/// Keys of which one has to be there, for each preset. `jwt` has its own rules below.
+fn needs(preset: Preset) -> &'static [&'static [&'static str]] {
+    match preset {
+        Preset::Local | Preset::Supabase | Preset::Jwt => &[],
+        Preset::Oidc => &[&["issuer"], &["audience", "client_id"]],
+        Preset::Auth0 | Preset::Okta => &[&["domain", "issuer"], &["audience", "client_id"]],
+        Preset::Keycloak | Preset::Cognito => &[&["url", "issuer"], &["audience", "client_id"]],
+        Preset::Entra => &[&["tenant", "issuer"], &["audience", "client_id"]],
+        Preset::Clerk => &[&["domain", "url", "issuer"]],
+        Preset::Firebase => &[&["project"]],
+        Preset::Google => &[&["audience", "client_id"]],
+    }
+}
+
+fn has(issuer: &Issuer, key: &str) -> bool {
+    match key {
+        "issuer" => issuer.issuer.is_some(),
+        "audience" => issuer.audience.is_some(),
+        "url" => issuer.url.is_some() || issuer.other.iter().any(|(name, _)| name.value == key),
+        _ => issuer.other.iter().any(|(name, _)| name.value == key),
+    }
+}
+
+fn missing<'d>(definition: &'d Definition<Issuer>, several_apps: bool, found: &mut Findings<'d>) {
+    let issuer = &definition.value;
+    let mut report = |what: String, help: Option<&str>| {
+        let message = format!("issuer `{}` needs {what}", definition.name.value);
+        let diagnostic = Diagnostic::new(Code::P412, message, definition.name.span, "incomplete");
+        found.about(
+            definition,
+            match help {
+                Some(help) => diagnostic.help(help),
+                None => diagnostic,
+            },
+        );
+    };
+    for keys in needs(issuer.preset.value) {
+        if !keys.iter().any(|key| has(issuer, key)) {
+            report(keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" or "), None);
+        }
+    }
+    match issuer.preset.value {
+        Preset::Jwt => {
+            if issuer.issuer.is_none() {
+                report("`issuer`".to_owned(), Some("tokens without `iss` are accepted with `issuer: any`"));
+            }
+            if issuer.audience.is_none() {
+                report("`audience`".to_owned(), Some("tokens without `aud` are accepted with `audience: none`"));
+            }
+            if keys_of(issuer).is_empty() {
+                report("a key: `secret`, `public_key`, `jwks_file` or `jwks_url`".to_owned(), None);
+            }
+        }
+        Preset::Local if several_apps && issuer.audience.is_none() => {
+            report("`audience`".to_owned(), Some("its default is the app's name, and this set has several apps"));
+        }
+        _ => {}
+    }
+}
+
+fn keys_of(issuer: &Issuer) -> Vec<(&'static str, Span)> {
+    let secret = issuer.secrets.first().map(|secret| ("secret", secret.span));
+    let public_key = issuer.public_key.as_ref().map(|key| ("public_key", key.span));
+    let signing_key = issuer.signing_key.as_ref().map(|key| ("signing_key", key.span));
+    let jwks_file = issuer.jwks_file.as_ref().map(|file| ("jwks_file", file.span));
+    let jwks_url = issuer.jwks_url.as_ref().map(|url| ("jwks_url", url.span));
+    [secret, public_key, signing_key, jwks_file, jwks_url].into_iter().flatten().collect()
+}
+
+fn contradictions<'d>(definition: &'d Definition<Issuer>, found: &mut Findings<'d>) {
+    let issuer = &definition.value;
+    let keys = keys_of(issuer);
+    if let (Preset::Jwt | Preset::Local, [(first, at), (second, again), ..]) = (issuer.preset.value, keys.as_slice()) {
+        let message = format!("issuer `{}` has two kinds of keys", definition.name.value);
+        let diagnostic = Diagnostic::new(Code::P412, message, *again, format!("`{second}` excludes `{first}`"))
+            .also(*at, format!("`{first}` is here"));
+        found.about(definition, diagnostic);
+    }
+    if let Some(Spanned { value: Waivable::Required(url), span }) = &issuer.issuer {
+        let over_the_network = !matches!(issuer.preset.value, Preset::Local | Preset::Jwt | Preset::Supabase);
+        if over_the_network && !url.starts_with("https://") {
+            let message = format!("issuer `{}` is not an https URL", definition.name.value);
+            found.about(definition, Diagnostic::new(Code::P412, message, *span, "its keys are fetched from there"));
+        }
+    }
+}
+
+fn mfa<'d>(definition: &'d Definition<Issuer>, found: &mut Findings<'d>) {
+    let Some(asked) = &definition.value.mfa else { return };
+    condition(asked, &mut |part| {
+        let Part::Comparison(comparison) = part else { return };
+        if let Some(other) = references(comparison).find(|reference| !matches!(reference, Reference::Token(_))) {
+            let message = "`mfa` of an issuer is a condition on `token.*`";
+            let label = match other {
+                Reference::User(_) => "reads `user.*`, which is made from the token",
+                _ => "reads the request",
+            };
+            found.about(definition, Diagnostic::new(Code::P412, message, comparison.text.span, label));
+        }
+    });
+}
+
+/// What the tokens of an issuer are recognised by.
+#[derive(PartialEq)]
+enum Claimed<'d> {
+    Any,
+    Issuer(&'d str),
+    Url(&'d Source),
+    Local,
+}
+
+fn claimed(issuer: &Issuer) -> Option<Claimed<'_>> {
+    match (&issuer.issuer, issuer.preset.value) {
+        (Some(Spanned { value: Waivable::Waived, .. }), _) => Some(Claimed::Any),
+        (Some(Spanned { value: Waivable::Required(name), .. }), _) => Some(Claimed::Issuer(name)),
+        (None, Preset::Local) => Some(Claimed::Local),
+        (None, Preset::Supabase) => match &issuer.url {
+            Some(url) => Some(Claimed::Url(&url.value)),
+            None => Some(Claimed::Issuer("env:SUPABASE_URL")),
+        },
+        (None, _) => None,
+    }
+}
+
+fn told_apart<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
+    let issuers = &context.document.issuers;
+    for (index, second) in issuers.iter().enumerate() {
+        let Some(claim) = claimed(&second.value) else { continue };
+        let first = issuers
+            .iter()
+            .take(index)
+            .find(|first| first.name.value != second.name.value && claimed(&first.value).as_ref() == Some(&claim));
+        if let Some(first) = first {
+            let names = quoted([first.name.value.as_str(), second.name.value.as_str()]);
+            let why = if claim == Claimed::Any { "both accept any issuer" } else { "both claim the same tokens" };
+            let diagnostic =
+                Diagnostic::new(Code::P412, format!("issuers {names} cannot be told apart"), second.name.span, why)
+                    .also(first.name.span, "the other one");
+            found.between(vec![second.into(), first.into()], diagnostic);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! P510, P511
+//!
+//! # What it does
+//! Reports suppressions that suppress nothing (P510) and suppressions of codes that cannot be suppressed (P511).
+//!
+//! # Why it matters
+//! A suppression is a decision with a reason. One that no longer matches anything hides the next finding of its
+//! kind; one that names an error would make a set load that must not.
+//!
+//! # Example
+//! ```yaml
+//! routes:
+//!   GET /items: { scope: items:read, allow: { P311: nothing to suppress here, P102: errors stay errors } }
+//! ```
+//!
+//! # Instead
+//! Delete it, or put it on the object that the finding is about.
+
+use std::collections::HashSet;
+
+use crate::diagnostic::{Code, Diagnostic, Span};
+
+use super::Context;
+use super::findings::{Findings, suppressions};
+
+/// Marks what the policy suppresses, adds what is wrong with the suppressions themselves, sorts.
+pub(super) fn finish(context: &Context<'_>, found: Findings<'_>) -> Vec<Diagnostic> {
+    let mut used: HashSet<Span> = HashSet::new();
+    let mut diagnostics: Vec<Diagnostic> = Vec::new();
+    for (mut diagnostic, owners) in found.into_inner() {
+        if diagnostic.code.can_be_suppressed() {
+            for owner in owners {
+                let of_document = context.document.fragments.get(owner.fragment.0);
+                let documents = of_document.map_or(&[][..], |fragment| &fragment.allow);
+                for suppression in owner.allow.iter().chain(documents) {
+                    if suppression.code.value == diagnostic.code {
+                        used.insert(suppression.code.span);
+                        diagnostic.suppressed.get_or_insert_with(|| suppression.reason.value.clone());
+                    }
+                }
+            }
+        }
+        diagnostics.push(diagnostic);
+    }
+    for suppression in suppressions(context.document) {
+        let code = suppression.code.value;
+        if !code.can_be_suppressed() {
+            let what = if code == Code::P510 { "an unused suppression" } else { "an error" };
+            diagnostics.push(Diagnostic::new(
+                Code::P511,
+                format!("`{code}` cannot be suppressed"),
+                suppression.code.span,
+                format!("{what} has to be mended"),
+            ));
+        } else if raised_here(code) && !context.document.broken && !used.contains(&suppression.code.span) {
+            diagnostics.push(
+                Diagnostic::new(
+                    Code::P510,
+                    format!("unused suppression of `{code}`"),
+                    suppression.code.span,
+                    "nothing here is reported under this code",
+                )
+                .help("delete it, or put it on the object that the finding is about"),
+            );
+        }
+    }
+    diagnostics.sort_by(|a, b| {
+        (a.primary.span, a.code, &a.message, &a.secondary.first().map(|label| label.span)).cmp(&(
+            b.primary.span,
+            b.code,
+            &b.message,
+            &b.secondary.first().map(|label| label.span),
+        ))
+    });
+    diagnostics.dedup();
+    diagnostics
+}
+
+/// Whether this part raises the code: P407 comes from resolving references, P602 from coverage, and whether they are
+/// used is not known here.
+fn raised_here(code: Code) -> bool {
+    !matches!(code, Code::P407 | Code::P602)
+}
