@@ -350,7 +350,7 @@ impl<'t> Builder<'t> {
                 let info = error.info();
                 let info = info.lines().next().unwrap_or("").trim_end_matches('.');
                 let mut found = Diagnostic::new(Code::P001, format!("bad YAML: {info}"), span, "here");
-                if rest.starts_with('\t') {
+                if rest.starts_with('\t') || self.text.get(..at).is_some_and(|before| before.ends_with('\t')) {
                     found = found.help("indent with blanks, not with tabs");
                 } else if rest.starts_with(['{', '}', '[', ']', '*', '&', '!', '|', '>', '%', '@', '`']) {
                     found =
@@ -417,6 +417,8 @@ impl<'t> Builder<'t> {
     }
 
     fn scalar(&mut self, text: String, style: ScalarStyle, place: Span, tag: Option<Tagged>) -> Node {
+        // The parser writes `~` for nothing at all.
+        let text = if style == ScalarStyle::Plain && place.start == place.end { String::new() } else { text };
         let (style, place) = match style {
             ScalarStyle::Plain => (Style::Plain, self.plain_place(place)),
             ScalarStyle::SingleQuoted => (Style::SingleQuoted, place),

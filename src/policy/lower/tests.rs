@@ -28,7 +28,7 @@ struct Target {
 impl Lower<'_> {
     pub(super) fn identities(&mut self, object: Object<'_>) {
         self.each(object, "identities", |lower, key, node| {
-            let name = lower.identity_name(key)?;
+            let name = lower.name(&key.text, key.span)?;
             let object = lower.object("a test identity", node, Context::Fixture)?;
             let value = lower.fixture(object);
             let allow = lower.suppressions(object);

@@ -238,7 +238,7 @@ impl Lower<'_> {
                 self.kept(parsed)
             }
             _ => {
-                self.wrong_type(what, "a condition", node);
+                self.wrong_type(what, "a comparison or a condition name", node);
                 None
             }
         }
