@@ -1,0 +1,158 @@
+//! Any text is read or refused, and never a panic or a stall.
+//!
+//! The inputs of the public YAML test suite (`../shared/vectors/yaml-test-suite`, read in place), random texts, and
+//! the project's own examples with a few bytes changed.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "clippy.toml exempts test functions, not their helpers"
+)]
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use portcullis::diagnostic::{FileId, Severity, Sources, Span};
+use portcullis::policy;
+use portcullis::policy::yaml::{self, Node, Value};
+use proptest::prelude::{ProptestConfig, any, prop};
+use proptest::{prop_assert, proptest};
+
+/// Reads a text both ways and checks what must hold of every span.
+fn read(text: &str) {
+    let mut found = Vec::new();
+    let nodes = yaml::parse(FileId(0), text, &mut found);
+    nodes.iter().for_each(|node| check(node, text));
+    for path in ["a.yaml", "a.test.yaml"] {
+        let mut sources = Sources::default();
+        sources.add(path, text);
+        let (_document, diagnostics) = policy::read(&sources);
+        for diagnostic in &diagnostics {
+            slice(text, diagnostic.primary.span);
+            diagnostic.secondary.iter().for_each(|label| drop(slice(text, label.span)));
+            for edit in diagnostic.fixes.iter().flat_map(|fix| &fix.edits) {
+                slice(text, edit.span);
+            }
+            assert!(!diagnostic.message.is_empty() && !diagnostic.message.contains('\n'), "{diagnostic:?}");
+            assert_eq!(diagnostic.severity, Severity::Error, "{diagnostic:?}");
+        }
+    }
+}
+
+fn slice(text: &str, span: Span) -> String {
+    let (start, end) = (span.start as usize, span.end as usize);
+    text.get(start..end).unwrap_or_else(|| panic!("{start}..{end} in {text:?}")).to_owned()
+}
+
+fn check(node: &Node, text: &str) {
+    slice(text, node.span);
+    match &node.value {
+        Value::List(items) => items.iter().for_each(|item| check(item, text)),
+        Value::Map(entries) => {
+            for (key, value) in entries {
+                slice(text, key.span);
+                check(value, text);
+            }
+        }
+        _ => {
+            let whole = yaml::Text { value: &node.text, span: node.span, style: node.style, source: text };
+            for (at, c) in node.text.char_indices() {
+                slice(text, whole.at(at..at + c.len_utf8()));
+            }
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(not(vectors), ignore = "needs ../shared/vectors/yaml-test-suite")]
+fn every_input_of_the_yaml_test_suite_is_read_or_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors/yaml-test-suite");
+    let (mut inputs, mut wrong) = (0, Vec::new());
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let mut found = Vec::new();
+        let text = fs::read_to_string(&path).unwrap();
+        read(&text);
+        let cases = yaml::parse(FileId(0), &text, &mut found);
+        assert!(found.is_empty(), "{}: {found:?}", path.display());
+        let Value::List(cases) = &cases[0].value else { panic!("{}", path.display()) };
+        for case in cases {
+            let Value::Map(entries) = &case.value else { panic!("{}", path.display()) };
+            let field = |name: &str| entries.iter().find(|(key, _)| key.text == name).map(|(_, node)| node);
+            let Some(input) = field("yaml") else { continue };
+            // The suite writes blanks and the like as visible characters.
+            let input = input.text.replace('␣', " ").replace('»', "\t").replace('—', "").replace('←', "\r");
+            let input = input.replace('⇔', "\u{feff}").replace('↵', "").replace("∎\n", "");
+            let start = Instant::now();
+            read(&input);
+            assert!(start.elapsed() < Duration::from_secs(1), "{}: {:?}", path.display(), start.elapsed());
+            inputs += 1;
+            let must_fail = field("fail").is_some_and(|node| node.value == Value::Bool(true));
+            let mut found = Vec::new();
+            yaml::parse(FileId(0), &input, &mut found);
+            let syntax = found.iter().any(|found| found.code.as_str() == "P001");
+            if syntax != must_fail {
+                wrong.push(path.file_stem().unwrap().to_string_lossy().into_owned());
+            }
+        }
+    }
+    assert!(inputs > 300, "{inputs}");
+    wrong.sort();
+    // The first three close a flow collection or go on with a quoted scalar at the column of the key, which many
+    // people write and other parsers read; the last is a directive that the YAML specification leaves open.
+    assert_eq!(wrong, ["9C9N", "DK95", "QB6E", "ZYU8"]);
+}
+
+fn examples() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policies");
+    let mut texts = Vec::new();
+    for name in ["items.yaml", "saas/_platform.yaml", "saas/apps.yaml", "saas/saas.test.yaml", "small.yaml"] {
+        texts.push(fs::read_to_string(folder.join(name)).unwrap());
+    }
+    texts
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_read_or_refused(text in "\\PC*") {
+        read(&text);
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let (_sources, _document, diagnostics) = policy::read_bytes(&[("a.yaml".to_owned(), bytes)]);
+        prop_assert!(!diagnostics.is_empty());
+    }
+
+    #[test]
+    fn yaml_shaped_texts_are_read_or_refused(words in prop::collection::vec(
+        prop::sample::select(vec![
+            "version: 1", "\n", "\n  ", "\n    ", ": ", "- ", "{", "}", "[", "]", ", ", "routes:", "GET /a", "/{id}",
+            "access:", "public", "any:", "all:", "not:", "where:", "user.id == ", "\"", "'", "|\n", ">\n", "*a", "&a ",
+            "<<: ", "!!str ", "# ", "---\n", "...\n", "identity:", "tests:", "limit: 5/min", "null", "~", "é", "\t", "\r\n",
+            "roles:", "sets:", "10.0.0.0/8", "headers:", "login:", "via: local", "preset: jwt", "%41", "**", "?",
+        ]),
+        0..60,
+    )) {
+        read(&words.concat());
+    }
+
+    #[test]
+    fn examples_with_changed_bytes_are_read_or_refused(
+        which in 0_usize..5,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), "[ -~\n]{0,3}", 0_usize..4), 1..6),
+    ) {
+        let mut chars: Vec<char> = examples()[which].chars().collect();
+        for (index, text, removed) in changes {
+            let at = index.index(chars.len());
+            let end = (at + removed).min(chars.len());
+            chars.splice(at..end, text.chars());
+        }
+        read(&chars.into_iter().collect::<String>());
+    }
+}
