@@ -8,7 +8,10 @@
 //! functions answer requests, explanations and the policy's own tests ([`cases`]).
 
 pub mod authorize;
+pub mod cases;
 mod compare;
+pub mod decide;
+pub mod explain;
 pub mod facts;
 pub mod headers;
 pub mod permit;
@@ -17,6 +20,7 @@ pub mod route;
 
 pub use crate::policy::formula::{Masks, Truth};
 pub use authorize::authorize;
+pub use decide::{Decision, Presented, Question, decide};
 pub use facts::RequestFacts;
 pub use headers::{HeaderEdits, headers};
 pub use permit::Permit;

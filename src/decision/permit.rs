@@ -13,8 +13,10 @@ use crate::policy::template::Segment;
 use crate::request::target::{CanonicalPath, Target};
 
 use super::reason::{Denial, Reason};
+use super::route::Routed;
 
-/// An allowed request. Only [`authorize`](super::authorize::authorize) makes one, and only a permit is forwarded.
+/// An allowed request. Only [`authorize`](super::authorize::authorize()) makes one that leaves this part, and only
+/// a permit is forwarded.
 #[derive(Clone, Debug)]
 pub struct Permit {
     pub(super) policy: Arc<PolicySet>,
@@ -48,6 +50,12 @@ const LITERAL: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'@');
 
 impl Permit {
+    /// A permit that nobody gave, to show which headers would be sent. Only for `explain`, which drops it.
+    pub(super) fn supposed(routed: Routed, caller: Caller) -> Self {
+        let (policy, route, target) = routed.into_parts();
+        Self { policy, route, target, caller, masks: Masks::default(), guards: Bits::default() }
+    }
+
     /// The policy set that decided.
     pub fn policy(&self) -> &Arc<PolicySet> {
         &self.policy

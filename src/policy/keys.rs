@@ -276,33 +276,21 @@ const fn key(name: &'static str, ty: Type, doc: &'static str, example: &'static 
 /// The opt-ins of `allow` in an app header.
 pub const OPT_INS: &[&str] = &["encoded_slash", "double_slash", "path_params", "double_encoding"];
 /// Names of identity header presets.
-pub const HEADER_PRESETS: &[&str] = &[
-    "auth",
-    "remote",
-    "forwarded",
-    "auth-request",
-    "pomerium-claims",
-    "grafana",
-    "hasura",
-    "supabase",
-    "none",
-];
+pub const HEADER_PRESETS: &[&str] =
+    &["auth", "remote", "forwarded", "auth-request", "pomerium-claims", "grafana", "hasura", "supabase", "none"];
 /// Ways to log in.
 pub const LOGIN_WAYS: &[&str] = &["local", "upstream", "supabase", "oidc"];
 /// Kinds of callers.
 pub const KINDS: &[&str] = &["user", "anonymous", "service", "client"];
 /// The signature algorithms that are supported.
-pub const ALGORITHMS: &[&str] = &[
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
-];
+pub const ALGORITHMS: &[&str] =
+    &["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 const PRESETS: &[&str] = &[
-    "local", "supabase", "oidc", "auth0", "keycloak", "entra", "cognito", "clerk", "firebase", "google", "okta",
-    "jwt",
+    "local", "supabase", "oidc", "auth0", "keycloak", "entra", "cognito", "clerk", "firebase", "google", "okta", "jwt",
 ];
 const ALLOW_OR_DENY: &[&str] = &["deny", "allow"];
 
-const VERSION: &[Key] =
-    &[key("version", Type::Integer, "The language edition; required in every document.", "1")];
+const VERSION: &[Key] = &[key("version", Type::Integer, "The language edition; required in every document.", "1")];
 
 const ALLOW: &[Key] = &[key(
     "allow",
@@ -314,39 +302,144 @@ const ALLOW: &[Key] = &[key(
 
 const APP: &[Key] = &[
     key("app", Type::Name, "The app's name; default is the file's name without its ending.", "items-api"),
-    key("preset", Type::Word(&["supabase-edge"]), "Ready-made routes and rules of an app in front of Supabase.", "supabase-edge"),
-    key("upstream", Type::Url, "Where requests go: scheme, host and port, no path. Required, unless every route names one.", "http://localhost:8000"),
-    key("upstream_tls", Type::Object(Context::UpstreamTls), "TLS settings for an `https://` upstream.", "{ ca: file:ca.pem }"),
-    key("host", Type::Texts, "The host names that the app answers on; `*.suffix` matches one or more labels. Default: any.", "api.example.com"),
+    key(
+        "preset",
+        Type::Word(&["supabase-edge"]),
+        "Ready-made routes and rules of an app in front of Supabase.",
+        "supabase-edge",
+    ),
+    key(
+        "upstream",
+        Type::Url,
+        "Where requests go: scheme, host and port, no path. Required, unless every route names one.",
+        "http://localhost:8000",
+    ),
+    key(
+        "upstream_tls",
+        Type::Object(Context::UpstreamTls),
+        "TLS settings for an `https://` upstream.",
+        "{ ca: file:ca.pem }",
+    ),
+    key(
+        "host",
+        Type::Texts,
+        "The host names that the app answers on; `*.suffix` matches one or more labels. Default: any.",
+        "api.example.com",
+    ),
     key("base", Type::Template, "Put in front of every template of the app; may contain parameters.", "/v1"),
-    key("strip_base", Type::Bool, "Removes `base` before forwarding and sends `X-Forwarded-Prefix`. Default `false`.", "true"),
-    key("case", Type::Word(&["sensitive", "insensitive"]), "Whether the upstream tells upper and lower case in paths apart.", "insensitive"),
-    key("login", Type::ObjectOr(Context::Login, LOGIN_WAYS), "The login endpoints of the app.", "{ path: /token, via: local }"),
-    key("cors", Type::Object(Context::Cors), "Which pages of other origins may call the app.", "{ origins: [https://app.example] }"),
-    key("defaults", Type::Object(Context::Defaults), "Settings of all the app's routes; never an access requirement.", "{ timeout: 30s }"),
-    key("assertion", Type::ObjectOr(Context::Assertion, &["true"]), "Sends a signed `X-Auth-Assertion` upstream.", "true"),
-    key("errors", Type::Word(&["problem", "fastapi"]), "The shape of refusals: RFC 9457 or FastAPI's. Default `problem`.", "fastapi"),
+    key(
+        "strip_base",
+        Type::Bool,
+        "Removes `base` before forwarding and sends `X-Forwarded-Prefix`. Default `false`.",
+        "true",
+    ),
+    key(
+        "case",
+        Type::Word(&["sensitive", "insensitive"]),
+        "Whether the upstream tells upper and lower case in paths apart.",
+        "insensitive",
+    ),
+    key(
+        "login",
+        Type::ObjectOr(Context::Login, LOGIN_WAYS),
+        "The login endpoints of the app.",
+        "{ path: /token, via: local }",
+    ),
+    key(
+        "cors",
+        Type::Object(Context::Cors),
+        "Which pages of other origins may call the app.",
+        "{ origins: [https://app.example] }",
+    ),
+    key(
+        "defaults",
+        Type::Object(Context::Defaults),
+        "Settings of all the app's routes; never an access requirement.",
+        "{ timeout: 30s }",
+    ),
+    key(
+        "assertion",
+        Type::ObjectOr(Context::Assertion, &["true"]),
+        "Sends a signed `X-Auth-Assertion` upstream.",
+        "true",
+    ),
+    key(
+        "errors",
+        Type::Word(&["problem", "fastapi"]),
+        "The shape of refusals: RFC 9457 or FastAPI's. Default `problem`.",
+        "fastapi",
+    ),
 ];
 
 const SET: &[Key] = &[
-    key("identity", Type::Map(&Type::Any), "Who may sign tokens: issuer name and settings.", "{ local: { preset: local } }"),
-    key("headers", Type::Object(Context::Headers), "Identity headers sent upstream; these names are always removed from the client's request.", "{ preset: auth, X-Plan: token.plan }"),
+    key(
+        "identity",
+        Type::Map(&Type::Any),
+        "Who may sign tokens: issuer name and settings.",
+        "{ local: { preset: local } }",
+    ),
+    key(
+        "headers",
+        Type::Object(Context::Headers),
+        "Identity headers sent upstream; these names are always removed from the client's request.",
+        "{ preset: auth, X-Plan: token.plan }",
+    ),
     key("scopes", Type::Map(&Type::Text), "Catalogue of scopes: name and description.", "{ items:read: Read items }"),
-    key("permissions", Type::Map(&Type::Text), "Catalogue of permissions: name and description.", "{ items:delete: Remove an item }"),
-    key("roles", Type::Map(&Type::Role), "Roles, what they include, and the permissions they give.", "{ admin: { can: \"*\" } }"),
-    key("sets", Type::Map(&Type::Members), "Named lists of addresses, texts or numbers, used with `in`.", "{ office: [10.8.0.0/16] }"),
+    key(
+        "permissions",
+        Type::Map(&Type::Text),
+        "Catalogue of permissions: name and description.",
+        "{ items:delete: Remove an item }",
+    ),
+    key(
+        "roles",
+        Type::Map(&Type::Role),
+        "Roles, what they include, and the permissions they give.",
+        "{ admin: { can: \"*\" } }",
+    ),
+    key(
+        "sets",
+        Type::Map(&Type::Members),
+        "Named lists of addresses, texts or numbers, used with `in`.",
+        "{ office: [10.8.0.0/16] }",
+    ),
     key("conditions", Type::Map(&Type::Condition), "Named comparisons.", "{ same_tenant: path.tenant == user.tenant }"),
-    key("access", Type::Map(&Type::Requirement), "Named requirements, usable wherever `public` is.", "{ staff: { role: support } }"),
+    key(
+        "access",
+        Type::Map(&Type::Requirement),
+        "Named requirements, usable wherever `public` is.",
+        "{ staff: { role: support } }",
+    ),
     key("limits", Type::Map(&Type::Text), "Named rate limits.", "{ per_user: 600/min by user }"),
-    key("guards", Type::Map(&Type::Object(Context::Guard)), "Requirements that must hold in addition, over whole path trees.", "{ office: { paths: /admin/**, require: { where: client.ip in office } } }"),
-    key("routes", Type::Map(&Type::Requirement), "What is granted: methods and path template, and the requirement.", "{ GET /items: { scope: items:read } }"),
+    key(
+        "guards",
+        Type::Map(&Type::Object(Context::Guard)),
+        "Requirements that must hold in addition, over whole path trees.",
+        "{ office: { paths: /admin/**, require: { where: client.ip in office } } }",
+    ),
+    key(
+        "routes",
+        Type::Map(&Type::Requirement),
+        "What is granted: methods and path template, and the requirement.",
+        "{ GET /items: { scope: items:read } }",
+    ),
     key("time_zone", Type::Text, "For `request.time` and `request.weekday`. Default `UTC`.", "Europe/Berlin"),
     key("unmatched", Type::Integer, "The answer where no route matches: `404` (default) or `403`.", "403"),
 ];
 
 const TESTS: &[Key] = &[
-    key("identities", Type::Map(&Type::Object(Context::Fixture)), "Identities for tests.", "{ reader: { id: u1, scopes: items:read } }"),
-    key("tests", Type::Map(&Type::Any), "Groups of requests and what is expected for each identity.", "{ items: { GET /items: { anonymous: 401, reader: allow } } }"),
+    key(
+        "identities",
+        Type::Map(&Type::Object(Context::Fixture)),
+        "Identities for tests.",
+        "{ reader: { id: u1, scopes: items:read } }",
+    ),
+    key(
+        "tests",
+        Type::Map(&Type::Any),
+        "Groups of requests and what is expected for each identity.",
+        "{ items: { GET /items: { anonymous: 401, reader: allow } } }",
+    ),
 ];
 
 const UPSTREAM_TLS: &[Key] = &[
@@ -358,7 +451,12 @@ const UPSTREAM_TLS: &[Key] = &[
 const CORS: &[Key] = &[
     key("origins", Type::Texts, "Origins, compared exactly; `\"*\"` for any.", "[https://app.example]"),
     key("methods", Type::Texts, "Default: those of the requested path.", "[GET, POST]"),
-    key("headers", Type::Texts, "Request headers that pages may send. Default: `authorization`, `content-type`, `x-requested-with`.", "[authorization]"),
+    key(
+        "headers",
+        Type::Texts,
+        "Request headers that pages may send. Default: `authorization`, `content-type`, `x-requested-with`.",
+        "[authorization]",
+    ),
     key("expose", Type::Texts, "Response headers that pages may read.", "[X-Total]"),
     key("credentials", Type::Bool, "Whether cookies may be sent. Default `false`.", "true"),
     key("max_age", Type::Duration, "How long a browser remembers the answer. Default `10m`.", "1h"),
@@ -369,10 +467,30 @@ const DEFAULTS: &[Key] = &[
     key("headers", Type::Headers, "Identity headers of the app; `null` removes one.", "{ X-Plan: token.plan }"),
     key("timeout", Type::Duration, "How long the upstream may take. Default `60s`.", "30s"),
     key("max_body", Type::Size, "The largest request body.", "10MiB"),
-    key("forward_token", Type::Bool, "Whether the validated `Authorization` header goes upstream. Default `true`.", "false"),
-    key("on_store_error", Type::Word(&["deny", "allow_until_exp"]), "While revocations cannot be read. Default `deny`.", "deny"),
-    key("on_method_override", Type::Word(&["remove", "enforce"]), "What happens to `X-HTTP-Method-Override` and its kin. Default `remove`.", "enforce"),
-    key("on_unauthenticated", Type::Text, "With browser sessions: `challenge`, `redirect`, or `redirect /PATH`.", "redirect"),
+    key(
+        "forward_token",
+        Type::Bool,
+        "Whether the validated `Authorization` header goes upstream. Default `true`.",
+        "false",
+    ),
+    key(
+        "on_store_error",
+        Type::Word(&["deny", "allow_until_exp"]),
+        "While revocations cannot be read. Default `deny`.",
+        "deny",
+    ),
+    key(
+        "on_method_override",
+        Type::Word(&["remove", "enforce"]),
+        "What happens to `X-HTTP-Method-Override` and its kin. Default `remove`.",
+        "enforce",
+    ),
+    key(
+        "on_unauthenticated",
+        Type::Text,
+        "With browser sessions: `challenge`, `redirect`, or `redirect /PATH`.",
+        "redirect",
+    ),
 ];
 
 const ASSERTION: &[Key] = &[
@@ -382,17 +500,57 @@ const ASSERTION: &[Key] = &[
 
 const LOGIN: &[Key] = &[
     key("path", Type::Text, "Path of the token endpoint under `base`. Default `/token`.", "/token"),
-    key("via", Type::Word(LOGIN_WAYS), "Who checks the password: `local`, `upstream`, `supabase`, or `oidc` for browser sessions only. Required.", "local"),
-    key("limit", Type::Limits, "Limits of the login; the key `account` counts by the user name asked for.", "5/min by ip"),
-    key("lockout", Type::ObjectOr(Context::Lockout, &["none"]), "When failures lock an account for a client address.", "{ after: 10, within: 15m, for: 15m }"),
+    key(
+        "via",
+        Type::Word(LOGIN_WAYS),
+        "Who checks the password: `local`, `upstream`, `supabase`, or `oidc` for browser sessions only. Required.",
+        "local",
+    ),
+    key(
+        "limit",
+        Type::Limits,
+        "Limits of the login; the key `account` counts by the user name asked for.",
+        "5/min by ip",
+    ),
+    key(
+        "lockout",
+        Type::ObjectOr(Context::Lockout, &["none"]),
+        "When failures lock an account for a client address.",
+        "{ after: 10, within: 15m, for: 15m }",
+    ),
     key("issuer", Type::Names, "Which issuer, if several fit.", "local"),
-    key("scope_mode", Type::Word(&["intersect", "strict"]), "What happens to requested scopes that may not be given. Default `intersect`.", "strict"),
+    key(
+        "scope_mode",
+        Type::Word(&["intersect", "strict"]),
+        "What happens to requested scopes that may not be given. Default `intersect`.",
+        "strict",
+    ),
     key("default_scopes", Type::Texts, "Given when none is requested. Default: all that may be given.", "[items:read]"),
     key("to", Type::Text, "With `via: upstream`: path at the app.", "/api/token"),
-    key("account_field", Type::Text, "With `via: upstream`: the field that names the account. Default `username`.", "email"),
-    key("failures", Type::Any, "With `via: upstream`: statuses that count as a failed login. Default `[400, 401, 403, 422]`.", "[401]"),
-    key("paths", Type::Object(Context::LoginPaths), "The other own endpoints, under `base`; `none` switches one off.", "{ logout: /logout }"),
-    key("introspect", Type::Requirement, "Who may call the introspection endpoint. Default `deny`.", "{ role: service }"),
+    key(
+        "account_field",
+        Type::Text,
+        "With `via: upstream`: the field that names the account. Default `username`.",
+        "email",
+    ),
+    key(
+        "failures",
+        Type::Any,
+        "With `via: upstream`: statuses that count as a failed login. Default `[400, 401, 403, 422]`.",
+        "[401]",
+    ),
+    key(
+        "paths",
+        Type::Object(Context::LoginPaths),
+        "The other own endpoints, under `base`; `none` switches one off.",
+        "{ logout: /logout }",
+    ),
+    key(
+        "introspect",
+        Type::Requirement,
+        "Who may call the introspection endpoint. Default `deny`.",
+        "{ role: service }",
+    ),
     key("session", Type::ObjectOr(Context::Session, &["none"]), "Browser sessions.", "{ idle: 24h, expires: 14d }"),
     key("providers", Type::Texts, "With `via: supabase`: providers offered.", "[github, google]"),
     key("return_to", Type::Text, "Where a login ends. Default `/`.", "/app"),
@@ -424,14 +582,39 @@ const ISSUER: &[Key] = &[
     key("preset", Type::Word(PRESETS), "What kind of issuer. Required.", "oidc"),
     key("issuer", Type::Text, "The exact `iss` of its tokens; `any` waives the check.", "https://login.example/"),
     key("audience", Type::Texts, "The `aud` that tokens must carry, one of a list; `none` waives the check.", "my-api"),
-    key("from", Type::Texts, "Where tokens are looked for: `bearer`, `cookie NAME`. Default `[bearer]`.", "[bearer, cookie sb-access-token]"),
-    key("claims", Type::Object(Context::Claims), "Where facts about the user come from: fact and claim path, or a list of paths.", "{ roles: app_metadata.roles }"),
-    key("types", Type::Map(&Type::Word(&["string", "number", "bool", "list"])), "Types of claims, for static checks.", "{ org_id: number }"),
-    key("hierarchy", Type::Word(&["colon", "dot", "none"]), "Whether the scope `items` satisfies `items:read`. Default `colon`.", "none"),
+    key(
+        "from",
+        Type::Texts,
+        "Where tokens are looked for: `bearer`, `cookie NAME`. Default `[bearer]`.",
+        "[bearer, cookie sb-access-token]",
+    ),
+    key(
+        "claims",
+        Type::Object(Context::Claims),
+        "Where facts about the user come from: fact and claim path, or a list of paths.",
+        "{ roles: app_metadata.roles }",
+    ),
+    key(
+        "types",
+        Type::Map(&Type::Word(&["string", "number", "bool", "list"])),
+        "Types of claims, for static checks.",
+        "{ org_id: number }",
+    ),
+    key(
+        "hierarchy",
+        Type::Word(&["colon", "dot", "none"]),
+        "Whether the scope `items` satisfies `items:read`. Default `colon`.",
+        "none",
+    ),
     key("leeway", Type::Duration, "How far clocks may differ. Default `30s`.", "5s"),
     key("max_token_age", Type::Duration, "The most that `exp` − `iat` may be.", "24h"),
     key("required_typ", Type::Text, "The header `typ` that tokens must carry.", "at+jwt"),
-    key("mfa", Type::Condition, "A condition on `token.*` that says when several factors were used.", "token.amr contains \"mfa\""),
+    key(
+        "mfa",
+        Type::Condition,
+        "A condition on `token.*` that says when several factors were used.",
+        "token.amr contains \"mfa\"",
+    ),
     key("expiry", Type::Word(&["none"]), "`none` waives the check of `exp`.", "none"),
     key("algorithms", Type::Texts, "The signature algorithms accepted.", "[RS256]"),
     key("description", Type::Text, "For people.", "staff"),
@@ -444,31 +627,71 @@ const FETCHED: &[Key] = &[
 ];
 
 const LOCAL: &[Key] = &[
-    key("secret", Type::Sources, "The signing secret; of a list the first signs, all verify. Default `env:SECRET_KEY`.", "env:SECRET_KEY"),
+    key(
+        "secret",
+        Type::Sources,
+        "The signing secret; of a list the first signs, all verify. Default `env:SECRET_KEY`.",
+        "env:SECRET_KEY",
+    ),
     key("signing_key", Type::Source, "A PEM key instead of a secret, or `managed`: keys in the store.", "managed"),
     key("algorithm", Type::Word(ALGORITHMS), "Default: HS256, or what the key is.", "HS256"),
     key("expires", Type::Duration, "How long access tokens are valid. Default `30m`.", "15m"),
     key("refresh_expires", Type::Duration, "How long a login lasts. Default `14d`.", "14d"),
     key("reuse_window", Type::Duration, "How long a used refresh token is still accepted. Default `10s`.", "10s"),
-    key("upgrade", Type::Word(&["true", "log"]), "Whether outdated password hashes are replaced at login. Default `true`.", "log"),
+    key(
+        "upgrade",
+        Type::Word(&["true", "log"]),
+        "Whether outdated password hashes are replaced at login. Default `true`.",
+        "log",
+    ),
 ];
 
 const SUPABASE: &[Key] = &[
     key("url", Type::Url, "The project's URL. Default `env:SUPABASE_URL`.", "env:SUPABASE_URL"),
     key("jwt_secret", Type::Sources, "The legacy HS256 secret.", "env:SUPABASE_JWT_SECRET"),
     key("key", Type::Source, "The publishable or anon key, for the login.", "env:SUPABASE_KEY"),
-    key("db_roles", Type::Texts, "The values of `role` that are accepted. Default `[authenticated]`.", "[authenticated]"),
+    key(
+        "db_roles",
+        Type::Texts,
+        "The values of `role` that are accepted. Default `[authenticated]`.",
+        "[authenticated]",
+    ),
     key("anonymous_users", Type::Word(ALLOW_OR_DENY), "Whether anonymous users count as `authenticated`.", "deny"),
     key("service_role", Type::Word(ALLOW_OR_DENY), "Whether the service key is accepted.", "deny"),
     key("oauth_clients", Type::Word(ALLOW_OR_DENY), "Whether OAuth clients count as `authenticated`.", "deny"),
-    key("on_expired", Type::Word(&["unauthenticated", "refresh_and_set_cookie"]), "What happens to an expired session.", "unauthenticated"),
-    key("session_check", Type::Object(Context::SessionCheck), "Asks Supabase whether the session still exists.", "{ cache: 30s }"),
-    key("forward_client_ip", Type::Object(Context::ForwardClientIp), "Tells Supabase the client's address.", "{ secret_key: env:SUPABASE_SECRET_KEY }"),
+    key(
+        "on_expired",
+        Type::Word(&["unauthenticated", "refresh_and_set_cookie"]),
+        "What happens to an expired session.",
+        "unauthenticated",
+    ),
+    key(
+        "session_check",
+        Type::Object(Context::SessionCheck),
+        "Asks Supabase whether the session still exists.",
+        "{ cache: 30s }",
+    ),
+    key(
+        "forward_client_ip",
+        Type::Object(Context::ForwardClientIp),
+        "Tells Supabase the client's address.",
+        "{ secret_key: env:SUPABASE_SECRET_KEY }",
+    ),
 ];
 
 const OIDC: &[Key] = &[
-    key("jwks_url", Type::Url, "Where its keys are. Default: as its discovery document says.", "https://login.example/jwks"),
-    key("introspection", Type::Object(Context::Introspection), "For opaque tokens.", "{ url: https://login.example/introspect, client_id: api, client_secret: env:CLIENT_SECRET }"),
+    key(
+        "jwks_url",
+        Type::Url,
+        "Where its keys are. Default: as its discovery document says.",
+        "https://login.example/jwks",
+    ),
+    key(
+        "introspection",
+        Type::Object(Context::Introspection),
+        "For opaque tokens.",
+        "{ url: https://login.example/introspect, client_id: api, client_secret: env:CLIENT_SECRET }",
+    ),
     key("client_id", Type::Text, "The gateway's client at the provider.", "portcullis"),
     key("client_secret", Type::Source, "Its secret.", "env:CLIENT_SECRET"),
     key("login_scopes", Type::Texts, "Scopes asked for at login. Default `[openid, profile, email]`.", "[openid]"),
@@ -515,7 +738,12 @@ const FORWARD_CLIENT_IP: &[Key] =
 
 const HEADERS: &[Key] = &[
     key("preset", Type::Word(HEADER_PRESETS), "A family of names. Default `auth`.", "remote"),
-    key("unsafe_values", Type::Word(&["refuse", "encode"]), "What happens to values with control characters. Default `refuse`.", "encode"),
+    key(
+        "unsafe_values",
+        Type::Word(&["refuse", "encode"]),
+        "What happens to values with control characters. Default `refuse`.",
+        "encode",
+    ),
 ];
 
 const ROLE: &[Key] = &[
@@ -531,7 +759,12 @@ const GUARD: &[Key] = &[
     key("methods", Type::Texts, "Only for these methods.", "[POST, PUT]"),
     key("apps", Type::Names, "Only for these apps.", "billing"),
     key("require", Type::Requirement, "What must hold. Required.", "{ where: client.ip in office }"),
-    key("mode", Type::Word(&["enforce", "shadow"]), "`shadow` evaluates and logs, but does not refuse. Default `enforce`.", "shadow"),
+    key(
+        "mode",
+        Type::Word(&["enforce", "shadow"]),
+        "`shadow` evaluates and logs, but does not refuse. Default `enforce`.",
+        "shadow",
+    ),
     key("include_public", Type::Bool, "`true`: also on public routes and the login path.", "true"),
     key("description", Type::Text, "For people.", "office network only"),
 ];
@@ -553,7 +786,12 @@ const AUTHORIZING: &[Key] = &[
     key("max_age", Type::Duration, "How long ago the user authenticated, at most.", "10m"),
     key("any", Type::Requirements, "One of these must hold.", "[ { role: admin }, staff ]"),
     key("all", Type::Requirements, "Each of these must hold.", "[ staff, { scope: items } ]"),
-    key("not", Type::Requirement, "This must not hold; only roles, scopes, issuers and conditions with `is`.", "{ role: suspended }"),
+    key(
+        "not",
+        Type::Requirement,
+        "This must not hold; only roles, scopes, issuers and conditions with `is`.",
+        "{ role: suspended }",
+    ),
 ];
 
 const OTHER: &[Key] = &[
@@ -567,8 +805,18 @@ const OTHER: &[Key] = &[
     key("retry", Type::Bool, "`false` for routes that must never be tried twice.", "false"),
     key("websocket", Type::Bool, "`true` lets upgrades pass.", "true"),
     key("max_ws_age", Type::Duration, "How long a socket may stay open.", "1h"),
-    key("on_unauthenticated", Type::Text, "With browser sessions: `challenge`, `redirect`, or `redirect /PATH`.", "redirect"),
-    key("openapi", Type::Word(&["rewrite"]), "Serves the upstream's OpenAPI document with our security schemes.", "rewrite"),
+    key(
+        "on_unauthenticated",
+        Type::Text,
+        "With browser sessions: `challenge`, `redirect`, or `redirect /PATH`.",
+        "redirect",
+    ),
+    key(
+        "openapi",
+        Type::Word(&["rewrite"]),
+        "Serves the upstream's OpenAPI document with our security schemes.",
+        "rewrite",
+    ),
     key("name", Type::Text, "For logs, matrix and console.", "list items"),
     key("description", Type::Text, "For people.", "Lists items"),
     key("tags", Type::Texts, "For logs, matrix and console.", "[items]"),
@@ -612,9 +860,19 @@ const EXPECTATION: &[Key] = &[
     key("status", Type::Integer, "The status of the refusal.", "403"),
     key("allow", Type::True, "The request is forwarded.", "true"),
     key("code", Type::Text, "The code of the refusal.", "insufficient_scope"),
-    key("because", Type::Text, "What decided: a code, `guard NAME`, `scope NAME`, `role NAME` and the like.", "guard tenant-isolation"),
+    key(
+        "because",
+        Type::Text,
+        "What decided: a code, `guard NAME`, `scope NAME`, `role NAME` and the like.",
+        "guard tenant-isolation",
+    ),
     key("route", Type::Text, "The route that was chosen.", "GET /items"),
-    key("headers", Type::Map(&Type::Text), "Identity headers sent upstream; `null` means absent.", "{ X-Auth-User: u1 }"),
+    key(
+        "headers",
+        Type::Map(&Type::Text),
+        "Identity headers sent upstream; `null` means absent.",
+        "{ X-Auth-User: u1 }",
+    ),
 ];
 
 #[cfg(test)]
@@ -624,11 +882,31 @@ mod tests {
     #[test]
     fn names_are_unique_in_their_context_and_every_key_is_documented() {
         let mut contexts = vec![
-            Context::Document, Context::TestDocument, Context::UpstreamTls, Context::Cors, Context::Defaults,
-            Context::Assertion, Context::Login, Context::Lockout, Context::LoginPaths, Context::Session,
-            Context::Claims, Context::Introspection, Context::SessionCheck, Context::ForwardClientIp,
-            Context::Headers, Context::Role, Context::Guard, Context::Access, Context::Requirement, Context::Route,
-            Context::Choice, Context::Fixture, Context::Test, Context::TestRequest, Context::Expectation,
+            Context::Document,
+            Context::TestDocument,
+            Context::UpstreamTls,
+            Context::Cors,
+            Context::Defaults,
+            Context::Assertion,
+            Context::Login,
+            Context::Lockout,
+            Context::LoginPaths,
+            Context::Session,
+            Context::Claims,
+            Context::Introspection,
+            Context::SessionCheck,
+            Context::ForwardClientIp,
+            Context::Headers,
+            Context::Role,
+            Context::Guard,
+            Context::Access,
+            Context::Requirement,
+            Context::Route,
+            Context::Choice,
+            Context::Fixture,
+            Context::Test,
+            Context::TestRequest,
+            Context::Expectation,
         ];
         contexts.extend(Preset::ALL.iter().map(|(preset, _)| Context::Issuer(*preset)));
         for context in contexts {

@@ -121,8 +121,7 @@ impl Lower<'_> {
             }
             match key.text.as_str() {
                 "preset" => {
-                    header.preset =
-                        self.word("`preset`", node, &["supabase-edge"]).map(|word| word.map(str::to_owned));
+                    header.preset = self.word("`preset`", node, &["supabase-edge"]).map(|word| word.map(str::to_owned));
                 }
                 "upstream" => header.upstream = self.url("`upstream`", node, false),
                 "upstream_tls" => self.upstream_tls(node, &mut header),
@@ -130,8 +129,9 @@ impl Lower<'_> {
                 "base" => header.base = self.template("`base`", node, template::Use::Base),
                 "strip_base" => header.strip_base = self.boolean("`strip_base`", node).is_some_and(|on| on.value),
                 "case" => {
-                    header.case_insensitive =
-                        self.word("`case`", node, &["sensitive", "insensitive"]).map(|word| word.value == "insensitive");
+                    header.case_insensitive = self
+                        .word("`case`", node, &["sensitive", "insensitive"])
+                        .map(|word| word.value == "insensitive");
                 }
                 "login" => header.login = self.login(node),
                 "cors" => header.cors = self.cors(node),

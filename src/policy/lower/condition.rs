@@ -130,7 +130,8 @@ impl<'a> Parser<'a> {
         } else if first == '"' {
             quoted_length(rest).map_or((rest.len(), TokenKind::Open), |length| (length, TokenKind::Quoted))
         } else {
-            word_length(rest).map_or((rest.len(), TokenKind::Open), |length| (length.max(first.len_utf8()), TokenKind::Word))
+            word_length(rest)
+                .map_or((rest.len(), TokenKind::Open), |length| (length.max(first.len_utf8()), TokenKind::Word))
         };
         self.at = start + length;
         Some(Token { kind, range: start..self.at })
@@ -211,8 +212,11 @@ impl<'a> Parser<'a> {
         Err(match replacement {
             Some(near) => found.fix(format!("did you mean `{near}`?"), span, near),
             None if word == "not" => found.help("write `is not`, or put the requirement under the key `not`"),
-            None if word == "matches" || word == "=~" => found.help("there are no regular expressions; `starts_with` and `ends_with` exist"),
-            None => found.help("operators: `==` `!=` `<` `<=` `>` `>=` `contains` `starts_with` `ends_with` `in` `is` `is not`"),
+            None if word == "matches" || word == "=~" => {
+                found.help("there are no regular expressions; `starts_with` and `ends_with` exist")
+            }
+            None => found
+                .help("operators: `==` `!=` `<` `<=` `>` `>=` `contains` `starts_with` `ends_with` `in` `is` `is not`"),
         })
     }
 
@@ -236,8 +240,11 @@ impl<'a> Parser<'a> {
             "missing" => Operand::Missing,
             "null" | "none" | "empty" | "absent" | "undefined" => {
                 let span = self.span(&token);
-                return Err(bad(format!("unknown word `{}`", self.word(&token)), span, "behind `is`")
-                    .fix("did you mean `missing`?", span, "missing"));
+                return Err(bad(format!("unknown word `{}`", self.word(&token)), span, "behind `is`").fix(
+                    "did you mean `missing`?",
+                    span,
+                    "missing",
+                ));
             }
             word if token.kind == TokenKind::Word && is_rooted(word) => {
                 let found = bad("`is` takes a literal, `present` or `missing`", self.span(&token), "a reference");
@@ -320,7 +327,11 @@ impl<'a> Parser<'a> {
     }
 
     fn bad_quotes(&self, token: &Token) -> Diagnostic {
-        bad("bad string", self.span(token), "a string ends with `\"`; inside, `\\\"` and `\\\\` stand for `\"` and `\\`")
+        bad(
+            "bad string",
+            self.span(token),
+            "a string ends with `\"`; inside, `\\\"` and `\\\\` stand for `\"` and `\\`",
+        )
     }
 
     fn extra(&self, token: &Token, right: &Range<usize>) -> Diagnostic {
@@ -344,7 +355,11 @@ impl<'a> Parser<'a> {
             return Err(bad(format!("`{}` is not a reference", shorten(word)), span, "here"));
         }
         let segments = segments(word).ok_or_else(|| {
-            bad(format!("bad reference `{}`", shorten(word)), span, "segments are letters, digits, `_` and `-`, or quoted")
+            bad(
+                format!("bad reference `{}`", shorten(word)),
+                span,
+                "segments are letters, digits, `_` and `-`, or quoted",
+            )
         })?;
         let Some((root, rest)) = segments.split_first() else {
             return Err(bad("empty reference", span, "here"));
@@ -550,7 +565,10 @@ mod tests {
             ("token.n < 1.5", r#"Token(["n"]) «token.n» Less Float(1.5) «1.5»"#),
             ("request.time > 08:30", "RequestTime «request.time» Greater Time(510) «08:30»"),
             ("user.auth_age <= 10m", "User(AuthAge) «user.auth_age» LessOrEqual Duration(600s) «10m»"),
-            ("header.X-Plan == env.PLAN", r#"Header("x-plan") «header.X-Plan» Equal Reference(Env("PLAN")) «env.PLAN»"#),
+            (
+                "header.X-Plan == env.PLAN",
+                r#"Header("x-plan") «header.X-Plan» Equal Reference(Env("PLAN")) «env.PLAN»"#,
+            ),
             ("same_tenant", "name same_tenant"),
             ("user.id", "`user.id` is not compared with anything «user.id»"),
             ("user.name == John Smith", "unquoted string `John Smith` «John Smith» → \"John Smith\""),

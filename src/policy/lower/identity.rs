@@ -2,9 +2,7 @@
 
 use crate::diagnostic::{Code, Diagnostic, Spanned, suggest};
 use crate::identity::scope::Hierarchy;
-use crate::policy::document::{
-    Condition, Definition, Issuer, Preset, Reference, Source, Waivable,
-};
+use crate::policy::document::{Condition, Definition, Issuer, Preset, Reference, Source, Waivable};
 use crate::policy::keys::{self, Context};
 use crate::policy::yaml::{Key, Node, Value, shorten};
 
@@ -237,7 +235,8 @@ impl Lower<'_> {
             return None;
         }
         let message = format!("unknown algorithm `{}`", shorten(name));
-        let mut found = Diagnostic::new(Code::P109, message, span, format!("one of `{}`", keys::ALGORITHMS.join("`, `")));
+        let mut found =
+            Diagnostic::new(Code::P109, message, span, format!("one of `{}`", keys::ALGORITHMS.join("`, `")));
         if let Some(near) = suggest::closest(name, keys::ALGORITHMS.iter().copied()) {
             found = found.fix(format!("did you mean `{near}`?"), span, near);
         }

@@ -18,9 +18,8 @@ const KEYS: &[&str] = &["ip", "user", "token", "tenant", "route", "account"];
 
 /// Reads a limit, or says what is wrong with it. `login` admits the key `account`.
 pub fn limit(text: Text<'_>, login: bool) -> Result<Limit, Diagnostic> {
-    let bad = |range: Range<usize>, message: String, label: &str| {
-        Diagnostic::new(Code::P105, message, text.at(range), label)
-    };
+    let bad =
+        |range: Range<usize>, message: String, label: &str| Diagnostic::new(Code::P105, message, text.at(range), label);
     let mut words = words(text.value).into_iter();
     let whole = 0..text.value.len();
     let Some((rate, place)) = words.next() else {
@@ -41,7 +40,8 @@ pub fn limit(text: Text<'_>, login: bool) -> Result<Limit, Diagnostic> {
         "day" => 86_400,
         _ => {
             let span = text.at(unit_place.clone());
-            let found = bad(unit_place, format!("unknown unit `{}`", shorten(unit)), "one of `s`, `min`, `hour`, `day`");
+            let found =
+                bad(unit_place, format!("unknown unit `{}`", shorten(unit)), "one of `s`, `min`, `hour`, `day`");
             return Err(match unit {
                 "sec" | "second" => found.fix("did you mean `s`?", span, "s"),
                 "m" | "minute" => found.fix("did you mean `min`?", span, "min"),

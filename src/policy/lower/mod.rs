@@ -19,7 +19,7 @@ mod template;
 mod tests;
 mod values;
 
-use crate::diagnostic::{Code, Diagnostic, FileId, Span, Spanned, Sources, suggest};
+use crate::diagnostic::{Code, Diagnostic, FileId, Sources, Span, Spanned, suggest};
 
 use super::document::{Document, Fragment, FragmentId, Suppression};
 use super::keys::{self, Context};
@@ -35,13 +35,8 @@ const MAX_FINDINGS: usize = 2000;
 
 /// Lowers the documents of all files.
 pub fn lower(files: &[(FileId, Vec<Node>)], sources: &Sources) -> (Document, Vec<Diagnostic>) {
-    let mut lower = Lower {
-        document: Document::default(),
-        diagnostics: Vec::new(),
-        fragment: FragmentId(0),
-        source: "",
-        path: "",
-    };
+    let mut lower =
+        Lower { document: Document::default(), diagnostics: Vec::new(), fragment: FragmentId(0), source: "", path: "" };
     for (file, nodes) in files {
         let Some(source) = sources.get(*file) else { continue };
         lower.source = &source.text;
@@ -133,8 +128,11 @@ impl<'s> Lower<'s> {
             let at = Span { end: document.span.start, ..document.span };
             let label = entries.first().map_or(document.span, |(key, _)| key.span);
             self.report(
-                Diagnostic::new(Code::P009, "`version` is missing", label, "a document begins with `version: 1`")
-                    .fix("say which edition of the language this is", at, "version: 1\n"),
+                Diagnostic::new(Code::P009, "`version` is missing", label, "a document begins with `version: 1`").fix(
+                    "say which edition of the language this is",
+                    at,
+                    "version: 1\n",
+                ),
             );
             return true;
         };
@@ -143,9 +141,14 @@ impl<'s> Lower<'s> {
             Value::Integer(version) if version > NEWEST_EDITION => {
                 let release = env!("CARGO_PKG_VERSION");
                 self.report(
-                    Diagnostic::new(Code::P003, format!("`version: {version}` is newer than this binary"), node.span, "not known yet")
-                        .note(format!("portcullis {release} understands editions up to {NEWEST_EDITION}"))
-                        .help("update portcullis"),
+                    Diagnostic::new(
+                        Code::P003,
+                        format!("`version: {version}` is newer than this binary"),
+                        node.span,
+                        "not known yet",
+                    )
+                    .note(format!("portcullis {release} understands editions up to {NEWEST_EDITION}"))
+                    .help("update portcullis"),
                 );
                 false
             }
@@ -263,7 +266,12 @@ impl<'s> Lower<'s> {
         };
         if !code.can_be_suppressed() {
             let message = format!("`{code}` cannot be suppressed");
-            self.report(Diagnostic::new(Code::P511, message, key.span, format!("{}: {}", code.severity().as_str(), code.title())));
+            self.report(Diagnostic::new(
+                Code::P511,
+                message,
+                key.span,
+                format!("{}: {}", code.severity().as_str(), code.title()),
+            ));
             return None;
         }
         if reason.text.trim().is_empty() {

@@ -119,7 +119,8 @@ impl Lower<'_> {
             );
             if name.contains([' ', ',']) {
                 let names: Vec<&str> = name.split([' ', ',']).filter(|name| !name.is_empty()).collect();
-                found = found.help(format!("if several are meant: `{{ all: [{0}] }}` or `{{ any: [{0}] }}`", names.join(", ")));
+                found = found
+                    .help(format!("if several are meant: `{{ all: [{0}] }}` or `{{ any: [{0}] }}`", names.join(", ")));
             }
             self.report(found);
             return None;
@@ -235,10 +236,11 @@ impl Lower<'_> {
         if network.trunc() != network {
             let message = format!("`{network}` has bits set behind its prefix");
             let whole = network.trunc().to_string();
-            self.report(
-                Diagnostic::new(Code::P109, message, node.span, "which network is meant?")
-                    .fix(format!("the network that holds this address is `{whole}`"), node.span, whole),
-            );
+            self.report(Diagnostic::new(Code::P109, message, node.span, "which network is meant?").fix(
+                format!("the network that holds this address is `{whole}`"),
+                node.span,
+                whole,
+            ));
             return None;
         }
         Some(Spanned::new(network, node.span))
@@ -277,7 +279,12 @@ impl Lower<'_> {
             if let Some(zone) = self.text("`time_zone`", node) {
                 if jiff::tz::TimeZoneDatabase::bundled().get(&zone.value).is_err() {
                     let message = format!("unknown time zone `{}`", shorten(&zone.value));
-                    self.report(Diagnostic::new(Code::P109, message, node.span, "an IANA name such as `Europe/Berlin`"));
+                    self.report(Diagnostic::new(
+                        Code::P109,
+                        message,
+                        node.span,
+                        "an IANA name such as `Europe/Berlin`",
+                    ));
                 }
                 match self.document.time_zone.as_ref().map(|earlier| earlier.span) {
                     Some(earlier) => self.twice("time_zone", key.span, earlier),

@@ -1,9 +1,7 @@
 //! Requirements.
 
 use crate::diagnostic::{Code, Diagnostic, Edit, Fix, Span, Spanned};
-use crate::policy::document::{
-    Access, AccessRef, Clause, Join, Names, Requirement, RequirementObject, Suppression,
-};
+use crate::policy::document::{Access, AccessRef, Clause, Join, Names, Requirement, RequirementObject, Suppression};
 use crate::policy::keys::Context;
 use crate::policy::yaml::{Key, Node, Style, Value};
 

@@ -69,7 +69,10 @@ impl Lower<'_> {
         let target = text.value.strip_prefix("redirect ").map(str::trim);
         // A second slash would make it another host's URL in every browser.
         let is_path = |path: &str| {
-            path.starts_with('/') && !path.starts_with("//") && !path.contains('\\') && !path.chars().any(char::is_control)
+            path.starts_with('/')
+                && !path.starts_with("//")
+                && !path.contains('\\')
+                && !path.chars().any(char::is_control)
         };
         let good = matches!(text.value.as_str(), "challenge" | "redirect") || target.is_some_and(is_path);
         if !good {

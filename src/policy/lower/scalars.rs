@@ -142,9 +142,35 @@ pub const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", 
 
 /// The other registered methods (IANA), which must be named. `CONNECT`, `TRACE` and `PRI` are never served.
 pub const OTHER_METHODS: &[&str] = &[
-    "ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "COPY", "LABEL", "LINK", "LOCK", "MERGE", "MKACTIVITY",
-    "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE", "ORDERPATCH", "PROPFIND", "PROPPATCH", "QUERY",
-    "REBIND", "REPORT", "SEARCH", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE", "UPDATEREDIRECTREF",
+    "ACL",
+    "BASELINE-CONTROL",
+    "BIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "COPY",
+    "LABEL",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MKREDIRECTREF",
+    "MKWORKSPACE",
+    "MOVE",
+    "ORDERPATCH",
+    "PROPFIND",
+    "PROPPATCH",
+    "QUERY",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "UNBIND",
+    "UNCHECKOUT",
+    "UNLINK",
+    "UNLOCK",
+    "UPDATE",
+    "UPDATEREDIRECTREF",
     "VERSION-CONTROL",
 ];
 
@@ -155,15 +181,36 @@ mod tests {
     #[test]
     fn durations_and_sizes_have_one_unit() {
         for (text, seconds) in [
-            ("90s", Some(90)), ("10m", Some(600)), ("2h", Some(7200)), ("30d", Some(2_592_000)), ("0s", Some(0)),
-            ("10", None), ("s", None), ("-1s", None), ("1.5h", None), ("1h30m", None), ("10 m", None), ("10M", None),
-            ("99999999999999999999d", None), ("9999999d", None), ("", None), ("٣s", None),
+            ("90s", Some(90)),
+            ("10m", Some(600)),
+            ("2h", Some(7200)),
+            ("30d", Some(2_592_000)),
+            ("0s", Some(0)),
+            ("10", None),
+            ("s", None),
+            ("-1s", None),
+            ("1.5h", None),
+            ("1h30m", None),
+            ("10 m", None),
+            ("10M", None),
+            ("99999999999999999999d", None),
+            ("9999999d", None),
+            ("", None),
+            ("٣s", None),
         ] {
             assert_eq!(duration(text).map(|d| d.as_secs()), seconds, "{text}");
         }
         for (text, bytes) in [
-            ("10MiB", Some(10_485_760)), ("10MB", Some(10_000_000)), ("64KiB", Some(65_536)), ("0B", Some(0)),
-            ("10", None), ("MiB", None), ("10mib", None), ("10 MiB", None), ("99999999999GiB", None), ("", None),
+            ("10MiB", Some(10_485_760)),
+            ("10MB", Some(10_000_000)),
+            ("64KiB", Some(65_536)),
+            ("0B", Some(0)),
+            ("10", None),
+            ("MiB", None),
+            ("10mib", None),
+            ("10 MiB", None),
+            ("99999999999GiB", None),
+            ("", None),
         ] {
             assert_eq!(size(text), bytes, "{text}");
         }
@@ -187,17 +234,30 @@ mod tests {
             assert!(!is_host(bad), "{bad:?}");
         }
         for (url, fault) in [
-            ("http://localhost:8000", None), ("https://a.example", None), ("https://a.example/", None),
-            ("http://[::1]:80", None), ("https://a/b", Some("has a path")), ("a.example", Some("begins with `http://` or `https://`")),
-            ("ftp://a", Some("begins with `http://` or `https://`")), ("http://u:p@a", Some("holds a user name or password")),
-            ("http://a:99999", Some("bad port")), ("http://", Some("not a URL")), ("http://a?b", Some("has a path")),
+            ("http://localhost:8000", None),
+            ("https://a.example", None),
+            ("https://a.example/", None),
+            ("http://[::1]:80", None),
+            ("https://a/b", Some("has a path")),
+            ("a.example", Some("begins with `http://` or `https://`")),
+            ("ftp://a", Some("begins with `http://` or `https://`")),
+            ("http://u:p@a", Some("holds a user name or password")),
+            ("http://a:99999", Some("bad port")),
+            ("http://", Some("not a URL")),
+            ("http://a?b", Some("has a path")),
         ] {
             assert_eq!(url_fault(url, false), fault, "{url}");
         }
         assert_eq!(url_fault("https://a/b", true), None);
         for (origin, good) in [
-            ("https://app.example", true), ("http://localhost:3000", true), ("*", true), ("null", false),
-            ("https://app.example/", false), ("https://*.example", false), ("app.example", false), ("https://App.example", false),
+            ("https://app.example", true),
+            ("http://localhost:3000", true),
+            ("*", true),
+            ("null", false),
+            ("https://app.example/", false),
+            ("https://*.example", false),
+            ("app.example", false),
+            ("https://App.example", false),
         ] {
             assert_eq!(origin_fault(origin).is_none(), good, "{origin}");
         }

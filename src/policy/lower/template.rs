@@ -31,8 +31,7 @@ pub enum Use {
     Rewrite,
 }
 
-const KINDS: &[(&str, Kind)] =
-    &[("int", Kind::Int), ("uuid", Kind::Uuid), ("slug", Kind::Slug), ("date", Kind::Date)];
+const KINDS: &[(&str, Kind)] = &[("int", Kind::Int), ("uuid", Kind::Uuid), ("slug", Kind::Slug), ("date", Kind::Date)];
 
 /// The methods and the template of a route key.
 pub fn route_key(text: Text<'_>, found: &mut Vec<Diagnostic>) -> Option<(Vec<Spanned<String>>, Template)> {

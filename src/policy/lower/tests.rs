@@ -341,7 +341,8 @@ impl Lower<'_> {
     fn because(&mut self, node: &Node) -> Option<Spanned<String>> {
         let text = self.text("`because`", node)?;
         let (first, name) = text.value.split_once(' ').unwrap_or((&text.value, ""));
-        let good = if name.is_empty() { !CAUSES.contains(&first) && scalars::is_name(first) } else { CAUSES.contains(&first) };
+        let good =
+            if name.is_empty() { !CAUSES.contains(&first) && scalars::is_name(first) } else { CAUSES.contains(&first) };
         if !good {
             let message = format!("bad cause `{}`", shorten(&text.value));
             let label = "a code, `guard NAME`, `scope NAME`, `role NAME`, `permission NAME`, `issuer NAME`, `condition NAME`, `mfa` or `max_age`";

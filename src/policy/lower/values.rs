@@ -303,7 +303,11 @@ impl Lower<'_> {
         if let Some(inner) = text.value.strip_prefix('"') {
             let literal = inner.strip_suffix('"').filter(|inner| !inner.contains('"'));
             let Some(literal) = literal.filter(|literal| !literal.chars().any(char::is_control)) else {
-                self.bad_value("bad string for a header".to_owned(), node.span, "`'\"text\"'`, without control characters");
+                self.bad_value(
+                    "bad string for a header".to_owned(),
+                    node.span,
+                    "`'\"text\"'`, without control characters",
+                );
                 return None;
             };
             return Some(HeaderValue::Literal(Spanned::new(literal.to_owned(), node.span)));
