@@ -30,7 +30,7 @@ use super::stream::{Guarded, Head};
 pub struct ConnectionLimits {
     /// The time for a whole request head, from its first byte (for the first one: from the accept).
     pub head_deadline: Duration,
-    /// The size of a request head, in bytes.
+    /// The size of a request head, in bytes, at which reading stops; `request` has the limits of its parts.
     pub head_bytes: usize,
     /// The time for a TLS handshake.
     pub handshake: Duration,
@@ -42,7 +42,7 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             head_deadline: Duration::from_secs(10),
-            head_bytes: 64 * 1024,
+            head_bytes: 128 * 1024,
             handshake: Duration::from_secs(10),
             connections: 65_536,
         }

@@ -78,8 +78,6 @@ impl ProxyHttp for Gate {
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
         side::head_done(session.as_downstream());
-        // Bytes after a request are the next request, judged like any other, not an error of this one.
-        session.set_pipelining_enabled(true);
         if session.get_keepalive() == Some(0) {
             session.set_keepalive(Some(KEEP_ALIVE)); // 0 is without end
         }

@@ -111,11 +111,14 @@ fn refuse(status: u16, code: &str, detail: &str) -> Response {
 
 /// Tells the connection that a request's head is complete, which ends its deadline.
 pub(crate) fn head_done(session: &ServerSession) {
-    if let Some(stream) = session.stream()
-        && let Some(guarded) = (**stream).as_any().downcast_ref::<Guarded>()
-    {
+    if let Some(guarded) = guarded(session) {
         guarded.head_done();
     }
+}
+
+/// The connection under an HTTP/1 session.
+pub(crate) fn guarded(session: &ServerSession) -> Option<&Guarded> {
+    session.stream().and_then(|stream| (**stream).as_any().downcast_ref())
 }
 
 /// Who is connected.

@@ -2,8 +2,11 @@
 //!
 //! Pingora limits each *read* of a request head and nothing else: a client that sends a byte a minute keeps a
 //! connection (and up to 1 MiB of head) for as long as it likes. [`Guarded`] gives the whole head one
-//! deadline and one size, answers 408 or 431 itself when they are passed, and gathers small writes, so that
-//! head and body of an answer leave in one segment.
+//! deadline and one size, answers 408, 414 or 431 itself when they are passed, and gathers small writes, so
+//! that head and body of an answer leave in one segment.
+//!
+//! It also keeps each request line as it came: Pingora *repairs* one that does not parse (`GET /a b HTTP/1.1`
+//! becomes `/a%20b`), and what it shows afterwards as received is the repaired text.
 
 use std::fmt;
 use std::io;
@@ -30,8 +33,13 @@ const GATHERED: usize = 8 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_READS: usize = 4096;
 
+/// A request line that is longer has a target that is too long.
+const LINE: usize = 16 * 1024;
+
 const TIMED_OUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\nCache-Control: no-store\r\n\r\n";
+const TOO_LONG: &[u8] =
+    b"HTTP/1.1 414 URI Too Long\r\nContent-Length: 0\r\nConnection: close\r\nCache-Control: no-store\r\n\r\n";
 const TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\nCache-Control: no-store\r\n\r\n";
 
 /// Where a connection stands, shared between the stream and who reads requests from it.
@@ -76,18 +84,42 @@ pub(crate) struct Guarded {
     started: Instant,
     read: usize,
     timer: Option<Pin<Box<Sleep>>>,
+    /// The request line with its line end, as far as it came.
+    line: Vec<u8>,
     out: Vec<u8>,
     written: usize,
 }
 
 impl Guarded {
     pub(crate) fn new(inner: Stream, head: Arc<Head>) -> Self {
-        Self { inner, head, started: Instant::now(), read: 0, timer: None, out: Vec::new(), written: 0 }
+        let (line, out) = (Vec::new(), Vec::new());
+        Self { inner, head, started: Instant::now(), read: 0, timer: None, line, out, written: 0 }
     }
 
     /// The request head is complete, body and answer follow.
     pub(crate) fn head_done(&self) {
         self.head.done();
+    }
+
+    /// The request line as it came, without its line end.
+    pub(crate) fn request_line(&self) -> &[u8] {
+        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        line.strip_suffix(b"\r").unwrap_or(line)
+    }
+
+    /// Keeps what belongs to the request line; empty lines before it do not count (RFC 9112 §2.2).
+    fn keep_line(&mut self, received: &[u8]) {
+        if self.line.ends_with(b"\n") {
+            return;
+        }
+        for piece in received.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            if matches!(self.line.as_slice(), b"\r\n" | b"\n") {
+                self.line.clear();
+            } else if self.line.ends_with(b"\n") {
+                return;
+            }
+        }
     }
 
     fn refuse(&mut self, cx: &mut Context<'_>, answer: &[u8]) -> Poll<io::Result<()>> {
@@ -127,6 +159,9 @@ impl AsyncRead for Guarded {
         if phase == READING && this.read >= this.head.max_bytes {
             return this.refuse(cx, TOO_LARGE);
         }
+        if phase == READING && this.line.len() > LINE && !this.line.ends_with(b"\n") {
+            return this.refuse(cx, TOO_LONG);
+        }
         let before = buf.filled().len();
         match Pin::new(&mut this.inner).poll_read(cx, buf) {
             Poll::Ready(result) => {
@@ -135,9 +170,11 @@ impl AsyncRead for Guarded {
                     this.started = Instant::now();
                     this.read = 0;
                     this.timer = None;
+                    this.line.clear();
                     this.head.phase.store(READING, Ordering::Release);
                 }
                 this.read = this.read.saturating_add(received);
+                this.keep_line(buf.filled().get(before..).unwrap_or_default());
                 Poll::Ready(result)
             }
             Poll::Pending if phase == READING => {
