@@ -42,7 +42,8 @@ fn show(found: &Diagnostic, sources: &Sources) -> String {
         None => text.to_owned(),
     };
     let underlined = underlined.replace('\0', "␀");
-    format!("{MARK}{} {line}:{column} `{underlined}` {}\n", found.code, found.message)
+    let suppressed = if found.suppressed.is_some() { " (suppressed)" } else { "" };
+    format!("{MARK}{} {line}:{column} `{underlined}` {}{suppressed}\n", found.code, found.message)
 }
 
 #[test]
@@ -58,7 +59,12 @@ fn every_fixture_earns_the_findings_written_at_its_end() {
             sources.add(path.file_name().unwrap().to_str().unwrap(), &policy);
             expected.push((path, policy, expectation));
         }
-        let (_document, diagnostics) = policy::read(&sources);
+        let (document, mut diagnostics) = policy::read(&sources);
+        let (checked, found) = policy::check(document, &sources, &policy::Options::default());
+        diagnostics.extend(found);
+        policy::sort(&mut diagnostics);
+        let loads = !diagnostics.iter().any(Diagnostic::is_error);
+        assert_eq!(checked.is_some(), loads, "{}", paths[0].display());
         for (index, (path, policy, expected)) in expected.into_iter().enumerate() {
             let here = |found: &&Diagnostic| found.primary.span.file.0 as usize == index;
             let actual: String = diagnostics.iter().filter(here).map(|found| show(found, &sources)).collect();

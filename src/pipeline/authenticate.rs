@@ -5,15 +5,15 @@ use smallvec::SmallVec;
 
 use super::Authorization;
 use crate::clock::Timestamp;
-use crate::decision::{Denial, Reason};
 use crate::decision::Routed;
+use crate::decision::{Denial, Reason};
 use crate::identity::credential::Credential;
 use crate::identity::{Caller, Transport};
 use crate::policy::set::{App, PolicySet};
+use crate::request::RequestError;
 use crate::request::cookie;
 use crate::request::forwarded::Origin;
 use crate::request::head::{Lookup, RequestHead};
-use crate::request::RequestError;
 use crate::token::error::TokenError;
 
 /// When to come back where keys are missing.
@@ -63,8 +63,9 @@ pub(super) fn authenticate<'r>(
         }
     });
     if !may_come_so {
-        return Err(Denial::new(Reason::InvalidToken, TokenError::WrongIssuer.description())
-            .because("token_wrong_transport"));
+        return Err(
+            Denial::new(Reason::InvalidToken, TokenError::WrongIssuer.description()).because("token_wrong_transport")
+        );
     }
     if transport == Transport::Cookie {
         check_origin(routed.app(), head, origin)?;

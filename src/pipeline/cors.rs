@@ -33,11 +33,7 @@ pub fn preflight<'m>(cors: &Cors, head: &RequestHead<'_>, allow: impl IntoIterat
             response.headers.insert(name, value);
         }
     });
-    let methods = if cors.methods.is_empty() {
-        join(allow)
-    } else {
-        join(cors.methods.iter().map(AsRef::as_ref))
-    };
+    let methods = if cors.methods.is_empty() { join(allow) } else { join(cors.methods.iter().map(AsRef::as_ref)) };
     for (name, value) in [
         (ACCESS_CONTROL_ALLOW_METHODS, methods),
         (ACCESS_CONTROL_ALLOW_HEADERS, join(cors.headers.iter().map(AsRef::as_ref))),

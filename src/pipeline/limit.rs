@@ -156,9 +156,9 @@ impl<C: Clock + Clone> Buckets<C> {
         let value = match by {
             LimitKey::Ip | LimitKey::Account => None,
             LimitKey::User => identity.and_then(user).map(|user| self.hasher.hash_one(("user", user))),
-            LimitKey::Tenant => {
-                identity.and_then(|identity| identity.tenant.known()).map(|tenant| self.hasher.hash_one(("tenant", tenant)))
-            }
+            LimitKey::Tenant => identity
+                .and_then(|identity| identity.tenant.known())
+                .map(|tenant| self.hasher.hash_one(("tenant", tenant))),
             LimitKey::Token => keys.token.map(|token| self.hasher.hash_one(("token", token))),
             LimitKey::Route => Some(0),
             LimitKey::Header(name) => keys.head.header(name).one().map(|value| self.hasher.hash_one(("header", value))),
@@ -175,10 +175,9 @@ impl<C: Clock + Clone> Buckets<C> {
             self.full.store(self.limiter.len() > KEYS, Ordering::Relaxed);
         }
         let key = if self.full.load(Ordering::Relaxed) { key % SHARED } else { key };
-        self.limiter.check_key(&key).map_err(|until| Limited {
-            count: self.count,
-            wait: until.wait_time_from(self.clock.now()),
-        })
+        self.limiter
+            .check_key(&key)
+            .map_err(|until| Limited { count: self.count, wait: until.wait_time_from(self.clock.now()) })
     }
 }
 

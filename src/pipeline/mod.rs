@@ -19,7 +19,9 @@ use http::HeaderName;
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, Timestamp};
-use crate::decision::{Denial, HeaderEdits, Permit, Reason, RequestFacts, Routed, authorize, headers, preflight, route};
+use crate::decision::{
+    Denial, HeaderEdits, Permit, Reason, RequestFacts, Routed, authorize, headers, preflight, route,
+};
 use crate::identity::Caller;
 use crate::live::Live;
 use crate::policy::set::{Destination, LimitUse, PolicySet, Route};
@@ -314,7 +316,9 @@ fn authorize_overridden(
         let mut values = facts.head.headers.get_all(name).iter();
         let (Some(value), second) = (values.next(), values.next()) else { continue };
         let Some(method) = value.to_str().ok().filter(|_| second.is_none()) else {
-            return Err(routed.refuse(Denial::new(Reason::InvalidRequest, "the overriding method has no clear reading")));
+            return Err(
+                routed.refuse(Denial::new(Reason::InvalidRequest, "the overriding method has no clear reading"))
+            );
         };
         let method = method.trim().to_ascii_uppercase(); // frameworks fold its case
         let head = RequestHead { method: &method, ..*facts.head };

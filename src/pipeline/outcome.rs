@@ -23,8 +23,12 @@ pub(super) fn respond(
     head: &RequestHead<'_>,
 ) -> Response {
     let app = denial.app.and_then(|app| policy.app(app));
-    let problem =
-        Problem { status: denial.status(), code: denial.reason.code(), detail: &denial.detail, decision_id: id.as_str() };
+    let problem = Problem {
+        status: denial.status(),
+        code: denial.reason.code(),
+        detail: &denial.detail,
+        decision_id: id.as_str(),
+    };
     let fastapi = app.map_or_else(
         || !policy.apps.is_empty() && policy.apps.iter().all(|app| app.errors_fastapi),
         |app| app.errors_fastapi,
@@ -90,9 +94,7 @@ fn challenge(denial: &Denial, realm: &str) -> Option<Challenge> {
         Reason::Unauthenticated => Some(bearer),
         Reason::InvalidToken => Some(bearer.error("invalid_token").description(&denial.detail)),
         // A message with two readings is no matter of credentials, two credentials are; these have a route.
-        Reason::InvalidRequest => {
-            denial.route.map(|_| bearer.error("invalid_request").description(&denial.detail))
-        }
+        Reason::InvalidRequest => denial.route.map(|_| bearer.error("invalid_request").description(&denial.detail)),
         Reason::InsufficientUserAuthentication => {
             let error = bearer.error("insufficient_user_authentication").description(&denial.detail);
             Some(error.parameter("acr_values", "aal2"))

@@ -50,8 +50,28 @@ pub struct Document {
     pub time_zone: Option<Spanned<String>>,
     /// `unmatched`: 404 or 403.
     pub unmatched: Option<Spanned<u16>>,
-    /// Reading it raised an error: parts are missing, and it can be checked but never compiled.
+    /// What reading could not make sense of.
+    pub damage: Damage,
+}
+
+/// What is missing in a document because reading it raised errors.
+#[derive(Clone, Debug, Default)]
+pub struct Damage {
+    /// There was an error: the document can be checked, but is never compiled.
     pub broken: bool,
+    /// A whole file could not be parsed: any name may be missing.
+    pub unparsed: bool,
+    /// Names whose definitions could not be read.
+    pub names: Vec<String>,
+    /// Where the errors are.
+    pub places: Vec<Span>,
+}
+
+impl Damage {
+    /// Whether there is an error inside of `span`.
+    pub fn is_within(&self, span: Span) -> bool {
+        self.places.iter().any(|place| place.file == span.file && span.start <= place.start && place.start <= span.end)
+    }
 }
 
 /// An index into [`Document::fragments`].

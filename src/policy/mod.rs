@@ -63,7 +63,8 @@ pub fn read_bytes(files: &[(String, Vec<u8>)]) -> (Sources, Document, Vec<Diagno
         }
     }
     let (mut document, found) = read_except(&sources, &unreadable);
-    document.broken |= !unreadable.is_empty();
+    document.damage.broken |= !unreadable.is_empty();
+    document.damage.unparsed |= !unreadable.is_empty();
     diagnostics.extend(found);
     sort(&mut diagnostics);
     (sources, document, diagnostics)
@@ -95,9 +96,12 @@ fn read_except(sources: &Sources, skipped: &[FileId]) -> (Document, Vec<Diagnost
     if sources.files().is_empty() {
         diagnostics.push(Diagnostic::new(Code::P012, "no policy files", Span::default(), ""));
     }
+    let unparsed = diagnostics.iter().any(Diagnostic::is_error);
     let (mut document, found) = lower::lower(&files, sources);
     diagnostics.extend(found);
-    document.broken = diagnostics.iter().any(Diagnostic::is_error);
+    document.damage.broken = diagnostics.iter().any(Diagnostic::is_error);
+    document.damage.places = diagnostics.iter().map(|found| found.primary.span).collect();
+    document.damage.unparsed = unparsed;
     sort(&mut diagnostics);
     (document, diagnostics)
 }

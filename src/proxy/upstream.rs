@@ -12,8 +12,8 @@ use pingora::{Error, ErrorType, OrErr, Result};
 
 use super::context::Passing;
 use super::fields::OfRequest;
-use crate::decision::headers::Fields;
 use crate::decision::Permit;
+use crate::decision::headers::Fields;
 use crate::pipeline::Authorization;
 use crate::policy::set::Strip;
 use crate::request::{cookie, forwarded, method};

@@ -213,7 +213,16 @@ mod tests {
     #[test]
     fn the_folder_is_read_recursively_and_some_names_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["b.yaml", "a.yml", "sub/c.yaml", ".hidden.yaml", ".git/d.yaml", "e.yaml.disabled", "off.disabled/f.yaml", "g.txt"] {
+        for name in [
+            "b.yaml",
+            "a.yml",
+            "sub/c.yaml",
+            ".hidden.yaml",
+            ".git/d.yaml",
+            "e.yaml.disabled",
+            "off.disabled/f.yaml",
+            "g.txt",
+        ] {
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();

@@ -19,7 +19,7 @@
 //! `upstream: http://HOST:PORT`, or name an `upstream` on every route.
 
 use crate::diagnostic::{Code, Diagnostic};
-use crate::policy::document::AppId;
+use crate::policy::document::{AppId, FragmentId};
 
 use super::Context;
 use super::findings::{Findings, Owner};
@@ -39,6 +39,9 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
         if header.is_some_and(|header| header.upstream.is_some() || header.preset.is_some()) {
             continue;
         }
+        if app.fragments.iter().any(|fragment| header_is_damaged(context, *fragment)) {
+            continue;
+        }
         let routes = context.document.routes.iter().filter(|route| route.app == AppId(index));
         let without = routes.filter(|route| route.options.upstream.is_none()).collect::<Vec<_>>();
         if let Some(route) = without.first() {
@@ -55,4 +58,18 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
             found.about(Owner::of_fragment(route.fragment), diagnostic);
         }
     }
+}
+
+/// Whether something outside of the document's routes could not be read: it may have been the `upstream`.
+fn header_is_damaged(context: &Context<'_>, fragment: FragmentId) -> bool {
+    let Some(whole) = context.document.fragments.get(fragment.0).map(|fragment| fragment.span) else { return false };
+    let routes = || context.document.routes.iter().filter(|route| route.fragment == fragment);
+    let damage = &context.document.damage;
+    let mut places = damage
+        .places
+        .iter()
+        .filter(|place| place.file == whole.file && whole.start <= place.start && place.start < whole.end);
+    places.any(|place| {
+        !routes().any(|route| route.key.span.start <= place.start && place.start <= route.requirement.span().end)
+    })
 }

@@ -35,7 +35,6 @@ mod public_facts;
 mod public_write;
 mod redundant;
 mod refused_methods;
-mod reserved_names;
 mod same_route;
 mod similar_scopes;
 mod superuser_role;
@@ -52,7 +51,6 @@ mod user_metadata;
 mod waived;
 mod weak_keys;
 mod weaker_hole;
-mod wildcards;
 
 use std::collections::BTreeSet;
 
@@ -75,10 +73,10 @@ pub struct Options {
 }
 
 /// Runs every check. The document comes out again as [`Checked`] if it was read without errors
-/// ([`Document::broken`]) and no check found one.
+/// ([`Document::damage`]) and no check found one.
 pub fn check(document: Document, sources: &Sources, options: &Options) -> (Option<Checked>, Vec<Diagnostic>) {
     let found = findings(&document, sources, options);
-    let broken = document.broken || found.iter().any(Diagnostic::is_error);
+    let broken = document.damage.broken || found.iter().any(Diagnostic::is_error);
     ((!broken).then(|| Checked::danger_assert(document)), found)
 }
 
@@ -99,8 +97,6 @@ fn findings(document: &Document, sources: &Sources, options: &Options) -> Vec<Di
         defined_twice::run,
         unknown_names::run,
         cycles::run,
-        reserved_names::run,
-        wildcards::run,
         app_header::run,
         public_facts::run,
         missing_parameter::run,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::diagnostic::{Diagnostic, Sources, Span, Spanned};
+use crate::diagnostic::{Diagnostic, Sources, Span, Spanned, suggest};
 use crate::policy::document::{
     Access, Condition, Definition, Document, Fixture, Guard, Issuer, Limit, Requirement, Role, Set,
 };
@@ -139,16 +139,11 @@ pub(super) fn quoted<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
 
 /// The candidate that `word` most probably means, if one is near.
 pub(super) fn similar<'n>(word: &str, candidates: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let allowed = (word.chars().count() / 3).clamp(1, 3);
-    (candidates.into_iter())
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance > 0 && *distance <= allowed && *distance < candidate.chars().count())
-        .min()
-        .map(|(_, candidate)| candidate)
+    suggest::closest(word, candidates)
 }
 
 /// Adds the replacement of a misspelt name, written as the original was.
-pub(super) fn suggest(diagnostic: Diagnostic, title: &str, sources: &Sources, span: Span, name: &str) -> Diagnostic {
+pub(super) fn replace(diagnostic: Diagnostic, title: &str, sources: &Sources, span: Span, name: &str) -> Diagnostic {
     let text = match sources.text(span).chars().next() {
         Some(quote @ ('"' | '\'')) => format!("{quote}{name}{quote}"),
         _ => name.to_owned(),

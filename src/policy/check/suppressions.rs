@@ -1,16 +1,15 @@
-//! P510, P511
+//! P510
 //!
 //! # What it does
-//! Reports suppressions that suppress nothing (P510) and suppressions of codes that cannot be suppressed (P511).
+//! Reports suppressions that suppress nothing.
 //!
 //! # Why it matters
-//! A suppression is a decision with a reason. One that no longer matches anything hides the next finding of its
-//! kind; one that names an error would make a set load that must not.
+//! A suppression is a decision with a reason. One that no longer matches anything hides the next finding of its kind.
 //!
 //! # Example
 //! ```yaml
 //! routes:
-//!   GET /items: { scope: items:read, allow: { P311: nothing to suppress here, P102: errors stay errors } }
+//!   GET /items: { scope: items:read, allow: { P311: nothing is weak here } }
 //! ```
 //!
 //! # Instead
@@ -44,15 +43,7 @@ pub(super) fn finish(context: &Context<'_>, found: Findings<'_>) -> Vec<Diagnost
     }
     for suppression in suppressions(context.document) {
         let code = suppression.code.value;
-        if !code.can_be_suppressed() {
-            let what = if code == Code::P510 { "an unused suppression" } else { "an error" };
-            diagnostics.push(Diagnostic::new(
-                Code::P511,
-                format!("`{code}` cannot be suppressed"),
-                suppression.code.span,
-                format!("{what} has to be mended"),
-            ));
-        } else if raised_here(code) && !context.document.broken && !used.contains(&suppression.code.span) {
+        if raised_here(code) && !context.document.damage.broken && !used.contains(&suppression.code.span) {
             diagnostics.push(
                 Diagnostic::new(
                     Code::P510,

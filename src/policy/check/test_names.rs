@@ -18,7 +18,7 @@
 //! Correct the name. `because` takes a code, `guard NAME`, `scope NAME`, `role NAME`, `permission NAME`, `issuer NAME`,
 //! `condition NAME`, `mfa` or `max_age`.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use crate::diagnostic::{Code, Diagnostic, Spanned};
 
@@ -27,7 +27,7 @@ use super::findings::{Findings, Owner};
 use super::names::{CONSOLE_ROLE, similar};
 
 pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
-    let keys: HashSet<String> = context.document.routes.iter().map(|route| one_space(&route.key.value)).collect();
+    let keys: BTreeSet<String> = context.document.routes.iter().map(|route| one_space(&route.key.value)).collect();
     for test in &context.document.tests {
         for (_, expectation) in &test.expect {
             let owner = Owner::of_fragment(test.fragment);

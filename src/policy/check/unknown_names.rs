@@ -24,7 +24,7 @@ use crate::policy::document::{Access, Clause, LimitUse, Operand};
 
 use super::Context;
 use super::findings::{Findings, Owner};
-use super::names::{CONSOLE_ROLE, similar, suggest};
+use super::names::{CONSOLE_ROLE, replace, similar};
 use super::walk::{Part, written};
 
 /// Issuers that are implied by the environment where there is no `identity`.
@@ -154,21 +154,19 @@ fn tests<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
 
 fn scope<'d>(context: &Context<'d>, owner: Owner<'d>, name: &Spanned<String>, found: &mut Findings<'d>) {
     let names = &context.names;
-    let known = names.scopes.is_empty() || names.scopes.contains(&name.value) || name.value.contains('*');
+    let known = names.scopes.is_empty() || names.scopes.contains(&name.value);
     check(context, owner, "scope", "not in `scopes`", name, known, names.scopes.keys(), found);
 }
 
 fn role<'d>(context: &Context<'d>, owner: Owner<'d>, name: &Spanned<String>, found: &mut Findings<'d>) {
     let names = &context.names;
-    let known = names.roles.contains(&name.value) || name.value == CONSOLE_ROLE || name.value == "*";
+    let known = names.roles.contains(&name.value) || name.value == CONSOLE_ROLE;
     check(context, owner, "role", "not in `roles`", name, known, names.roles.keys().chain([CONSOLE_ROLE]), found);
 }
 
 fn permission<'d>(context: &Context<'d>, owner: Owner<'d>, name: &Spanned<String>, found: &mut Findings<'d>) {
     let names = &context.names;
-    let known = names.permissions.contains(&name.value)
-        || names.granted.contains_key(name.value.as_str())
-        || name.value.contains('*');
+    let known = names.permissions.contains(&name.value) || names.granted.contains_key(name.value.as_str());
     let candidates = names.permissions.keys().chain(names.granted.keys().copied());
     let label = "not in `permissions`, and no role grants it by name";
     check(context, owner, "permission", label, name, known, candidates, found);
@@ -177,7 +175,7 @@ fn permission<'d>(context: &Context<'d>, owner: Owner<'d>, name: &Spanned<String
 fn issuer<'d>(context: &Context<'d>, owner: Owner<'d>, name: &Spanned<String>, found: &mut Findings<'d>) {
     let issuers = &context.names.issuers;
     let implied = issuers.is_empty() && IMPLIED_ISSUERS.contains(&name.value.as_str());
-    let known = implied || issuers.contains(&name.value) || name.value == "*";
+    let known = implied || issuers.contains(&name.value);
     check(context, owner, "issuer", "not in `identity`", name, known, issuers.keys(), found);
 }
 
@@ -192,14 +190,15 @@ fn check<'d, 'n>(
     candidates: impl Iterator<Item = &'n str>,
     found: &mut Findings<'d>,
 ) {
-    if known {
+    let damage = &context.document.damage;
+    if known || damage.unparsed || damage.names.contains(&name.value) {
         return;
     }
     let mut diagnostic = Diagnostic::new(Code::P102, format!("unknown {kind} `{}`", name.value), name.span, label);
     if let Some(meant) = similar(&name.value, candidates) {
         let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
         let title = format!("{article} {kind} with a similar name exists");
-        diagnostic = suggest(diagnostic, &title, context.sources, name.span, meant);
+        diagnostic = replace(diagnostic, &title, context.sources, name.span, meant);
     }
     found.about(owner, diagnostic);
 }

@@ -44,7 +44,7 @@ struct Uses<'d> {
 pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
     let document = context.document;
     // Where parts are missing because they could not be read, their uses are missing too.
-    if document.broken {
+    if document.damage.broken {
         return;
     }
     let uses = uses(context);

@@ -2,8 +2,8 @@
 
 use crate::diagnostic::{Span, Spanned};
 use crate::policy::document::{
-    Access, AccessRef, Clause, Comparison, Condition, Definition, Document, FragmentId, Guard, Issuer,
-    Names as Listed, Operand, Reference, Requirement, Route,
+    Access, AccessRef, Clause, Comparison, Condition, Definition, Document, FragmentId, Guard, Issuer, Names as Listed,
+    Operand, Reference, Requirement, Route,
 };
 
 use super::findings::Owner;

@@ -1,7 +1,7 @@
 //! P402
 //!
 //! # What it does
-//! Reports algorithms that do not fit the key, `none`, and written-out secrets that are too short or well known. The
+//! Reports algorithms that do not fit the key (and `none`, while reading), and written-out secrets that are too short or well known. The
 //! length of secrets behind `env:` and `file:` is checked where they are resolved.
 //!
 //! # Why it matters
@@ -64,9 +64,6 @@ fn misfit(issuer: &Issuer, algorithm: &Spanned<String>) -> Option<Diagnostic> {
             None => diagnostic,
         })
     };
-    if name.eq_ignore_ascii_case("none") {
-        return report(format!("algorithm `{name}` accepts unsigned tokens"), "anybody could write such a token", None);
-    }
     let symmetric = secret_length(name).is_some();
     if symmetric {
         let public = (issuer.public_key.as_ref().map(|key| (key.span, "a public key")))

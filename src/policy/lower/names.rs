@@ -64,8 +64,10 @@ impl Lower<'_> {
         let Some(node) = object.get(name) else { return };
         let Some(entries) = self.map(&format!("`{name}`"), node) else { return };
         for (key, node) in entries {
-            // Nothing to do for `None`: the reason was reported.
-            let _reported = lower(self, key, node);
+            // The reason for `None` was reported; that the name is used elsewhere is no second mistake.
+            if lower(self, key, node).is_none() {
+                self.document.damage.names.push(key.text.clone());
+            }
         }
     }
 
