@@ -5,7 +5,10 @@
 //!
 //! ```text
 //! # expect: P301 6:36 `[admin, editor]` a list needs `any` or `all`
+//! #   label: one of them, or all of them?
 //! ```
+//!
+//! Below it stand the remark beside the underline, the other places, notes, help and the replacements of fixes.
 //!
 //! A file without such lines earns none. `UPDATE=1 cargo test --test policies` writes the lines anew.
 
@@ -13,7 +16,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use portcullis::diagnostic::{Diagnostic, Sources};
+use portcullis::diagnostic::{Diagnostic, Sources, Span};
 use portcullis::policy;
 
 const MARK: &str = "# expect: ";
@@ -35,15 +38,36 @@ fn split(text: &str) -> (String, String) {
 }
 
 fn show(found: &Diagnostic, sources: &Sources) -> String {
-    let (line, column) = sources.position(found.primary.span);
-    let text = sources.text(found.primary.span);
+    let mut text = format!("{MARK}{} {}", found.code, place(found.primary.span, sources));
+    let suppressed = if found.suppressed.is_some() { " (suppressed)" } else { "" };
+    let _ = writeln!(text, " {}{suppressed}", found.message);
+    if !found.primary.text.is_empty() {
+        let _ = writeln!(text, "#   label: {}", found.primary.text);
+    }
+    for label in &found.secondary {
+        let file = if label.span.file == found.primary.span.file { "" } else { &sources.get(label.span.file).unwrap().path };
+        let _ = writeln!(text, "#   also: {file}{}{} {}", if file.is_empty() { "" } else { " " }, place(label.span, sources), label.text);
+    }
+    let lines = found.notes.iter().map(|note| ("note", note)).chain(found.help.iter().map(|help| ("help", help)));
+    for (kind, line) in lines {
+        let _ = writeln!(text, "#   {kind}: {line}");
+    }
+    for fix in &found.fixes {
+        let edits: Vec<String> = fix.edits.iter().map(|edit| format!("`{}`", edit.text.escape_debug())).collect();
+        let _ = writeln!(text, "#   fix: {}: {}", fix.title, edits.join(", "));
+    }
+    text
+}
+
+/// Line, column and the underlined text.
+fn place(span: Span, sources: &Sources) -> String {
+    let (line, column) = sources.position(span);
+    let text = sources.text(span);
     let underlined = match text.split_once('\n') {
         Some((first, _)) => format!("{} …", first.trim_end()),
         None => text.to_owned(),
     };
-    let underlined = underlined.replace('\0', "␀");
-    let suppressed = if found.suppressed.is_some() { " (suppressed)" } else { "" };
-    format!("{MARK}{} {line}:{column} `{underlined}` {}{suppressed}\n", found.code, found.message)
+    format!("{line}:{column} `{}`", underlined.replace('\0', "␀"))
 }
 
 #[test]

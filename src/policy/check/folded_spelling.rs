@@ -74,7 +74,7 @@ pub(super) fn run<'d>(context: &Context<'d>, table: &mut Table<'d>, found: &mut 
             diagnostic = diagnostic.note(format!("{more} more {noun} of this app {verb} stronger than the catch-all"));
         }
         diagnostic = match catch_all.header() {
-            Some(header) if header.irregular != Irregular::default() => {
+            Some(header) if !header.irregular.is_empty() => {
                 diagnostic.severity = Severity::Error;
                 diagnostic.note("an error, because this app admits irregular targets (`allow`)")
             }
@@ -104,7 +104,7 @@ fn caught(table: &Table<'_>, host: &HostTable, index: usize) -> Vec<(usize, usiz
                 continue;
             };
             if std::ptr::eq(one.app, by.app) && !found.iter().any(|(known, of, _)| (*known, *of) == (caught, sibling)) {
-                found.push((caught, sibling, format!("/{}", path.join("/"))));
+                found.push((caught, sibling, shown(&path)));
             }
         }
     }
@@ -114,7 +114,7 @@ fn caught(table: &Table<'_>, host: &HostTable, index: usize) -> Vec<(usize, usiz
 /// Paths that an upstream may take for one of the template's.
 fn spellings(view: &View<'_>) -> Vec<Vec<String>> {
     let header = view.header();
-    let irregular = header.is_some_and(|header| header.irregular != Irregular::default());
+    let admitted = header.map_or(Irregular::NONE, |header| header.irregular);
     let case_unset = header.is_none_or(|header| header.case_insensitive.is_none());
     let path: Vec<String> = (view.segments.iter())
         .map_while(|segment| match segment {
@@ -151,9 +151,11 @@ fn spellings(view: &View<'_>) -> Vec<Vec<String>> {
                 if at == last {
                     replace(at, format!("{text}."));
                 }
-                if irregular {
+                if admitted.contains(Irregular::PATH_PARAMS) {
                     replace(at, format!("{text};x"));
-                    replace(at, doubly_encoded(text));
+                }
+                if admitted.contains(Irregular::DOUBLE_ENCODING) {
+                    replace(at, encoded(text));
                 }
             }
             Segment::Parameter { kind: Kind::Int, .. } => replace(at, "+7".to_owned()),
@@ -162,18 +164,34 @@ fn spellings(view: &View<'_>) -> Vec<Vec<String>> {
             Segment::Parameter { kind: Kind::Any | Kind::Slug, .. } | Segment::Tail { .. } => {}
         }
     }
-    if irregular {
+    if admitted.contains(Irregular::DOUBLE_SLASH) {
         for at in 0..path.len() {
             let mut other = path.clone();
             other.insert(at, String::new());
             found.push(other);
         }
     }
+    if admitted.contains(Irregular::ENCODED_SLASH) {
+        for at in 1..path.len() {
+            let mut other = path.clone();
+            let next = other.remove(at);
+            if let Some(segment) = other.get_mut(at - 1) {
+                *segment = format!("{segment}/{next}");
+                found.push(other);
+            }
+        }
+    }
     found
 }
 
-/// The segment with its first letter encoded, as it reads after decoding once.
-fn doubly_encoded(text: &str) -> String {
+/// The path as it would be requested.
+fn shown(path: &[String]) -> String {
+    let segments: Vec<String> = path.iter().map(|segment| segment.replace('%', "%25").replace('/', "%2F")).collect();
+    format!("/{}", segments.join("/"))
+}
+
+/// The segment with its first letter encoded once more.
+fn encoded(text: &str) -> String {
     let mut letters = text.chars();
     match letters.next() {
         Some(first) if first.is_ascii() => format!("%{:02X}{}", u32::from(first), letters.as_str()),

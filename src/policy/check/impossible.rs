@@ -391,7 +391,7 @@ fn exclude(context: &Context<'_>, one: &Comparison, other: &Comparison) -> bool 
         return true;
     }
     match (bound(one), bound(other)) {
-        (Some(one), Some(other)) if constant(&one.comparison()) && constant(&other.comparison()) => {
+        (Some(one), Some(other)) if constant(one.0) && constant(other.0) => {
             one.excludes(&other)
         }
         _ => sets_exclude(context, one, other),
@@ -408,17 +408,14 @@ fn bound(comparison: &Comparison) -> Option<Bound<'_>> {
 }
 
 impl Bound<'_> {
-    fn comparison(&self) -> Comparison {
-        self.0.clone()
-    }
-
     /// Whether no value meets both.
     fn excludes(&self, other: &Bound<'_>) -> bool {
         use Operator::{Equal, Greater, GreaterOrEqual, Is, Less, LessOrEqual};
         let Some(order) = order(&self.0.right, &other.0.right) else {
-            // Texts and Booleans: two different ones.
+            // Texts and Booleans: two different ones. A parameter can equal a text and a number.
+            let kind = std::mem::discriminant(&self.0.right) == std::mem::discriminant(&other.0.right);
             let equal = |operator| matches!(operator, Equal | Is);
-            return equal(self.0.operator) && equal(other.0.operator) && self.0.right != other.0.right;
+            return kind && equal(self.0.operator) && equal(other.0.operator) && self.0.right != other.0.right;
         };
         match (self.0.operator, other.0.operator) {
             (Equal | Is, Equal | Is) => order != Ordering::Equal,

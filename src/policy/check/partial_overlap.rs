@@ -3,7 +3,8 @@
 //! # What it does
 //! Reports two templates of which neither contains the other, that share paths and methods, and that ask for
 //! different things. It names a path of both and the one that decides there. Nothing is reported if a route for
-//! exactly these paths exists.
+//! exactly these paths exists, nor if all they share is the root of the more specific tree (`/admin` of `/admin/**`
+//! beside `/{page}`): a tree owns its root.
 //!
 //! # Why it matters
 //! The rule is fixed (from the left, the more specific segment wins), but whoever wrote the second route
@@ -22,7 +23,7 @@
 use std::ops::ControlFlow;
 
 use crate::diagnostic::{Code, Diagnostic, Edit, Fix, Span};
-use crate::policy::specificity::{kind_contains, more_specific, render, same_segment, witness};
+use crate::policy::specificity::{contains, kind_contains, more_specific, render, same_segment, witness};
 use crate::policy::template::Segment;
 
 use super::Context;
@@ -89,6 +90,9 @@ fn crossing<'d>(table: &Table<'d>, host: &HostTable, one: usize, other: usize) -
     if !more_specific(&first.segments, &second.segments) {
         return None;
     }
+    if shares_only_the_root(&first.segments, &second.segments) {
+        return None;
+    }
     let path = witness(&first.segments, &second.segments)?;
     if host.tree.find(&path) != Some(one) {
         return None;
@@ -98,6 +102,14 @@ fn crossing<'d>(table: &Table<'d>, host: &HostTable, one: usize, other: usize) -
         .filter_map(|method| Some((table.serving(winner, method)?.0, table.serving(loser, method)?.0, *method)))
         .collect();
     (!pairs.is_empty()).then(|| Crossing { pairs, path: format!("/{}", path.join("/")) })
+}
+
+/// Whether the only common path is the one at which the tail of `tree` matches nothing.
+fn shares_only_the_root(tree: &[Segment], other: &[Segment]) -> bool {
+    match tree.split_last() {
+        Some((Segment::Tail { .. }, root)) => root.len() == other.len() && contains(other, root),
+        _ => false,
+    }
 }
 
 /// Offers the route for the common paths, with what decides there now.

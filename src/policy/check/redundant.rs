@@ -60,7 +60,14 @@ pub(super) fn run<'d>(context: &Context<'d>, table: &mut Table<'d>, found: &mut 
 /// The routes of a template, each with the one that would take over; none if something else would differ.
 fn candidates<'d>(table: &Table<'d>, host: &HostTable, group: &Group) -> Option<Vec<(usize, usize)>> {
     let first = table.first(group)?;
-    let broad = host.groups.get(*table.around(host, first).first()?)?;
+    let around = table.around(host, first);
+    let (nearest, others) = around.split_first()?;
+    let broad = host.groups.get(*nearest)?;
+    // Where two broader templates cross, a route of its own says which one is meant (P302).
+    let beyond = host.tree.containing(table.first(broad)?.wanted());
+    if others.iter().any(|other| !beyond.contains(other)) {
+        return None;
+    }
     if table.methods(group) != table.methods(broad) {
         return None;
     }

@@ -31,7 +31,7 @@ pub(super) fn run<'d>(_: &Context<'d>, table: &Table<'d>, found: &mut Findings<'
             let Some(other) = table.first(end) else { continue };
             for (_, view) in table.views(tail) {
                 // An empty segment, where the app admits it, is matched by a tail only.
-                if view.header().is_some_and(|header| header.irregular != Default::default()) {
+                if view.header().is_some_and(|header| !header.irregular.is_empty()) {
                     continue;
                 }
                 let diagnostic = Diagnostic::new(
