@@ -45,8 +45,15 @@ fn show(found: &Diagnostic, sources: &Sources) -> String {
         let _ = writeln!(text, "#   label: {}", found.primary.text);
     }
     for label in &found.secondary {
-        let file = if label.span.file == found.primary.span.file { "" } else { &sources.get(label.span.file).unwrap().path };
-        let _ = writeln!(text, "#   also: {file}{}{} {}", if file.is_empty() { "" } else { " " }, place(label.span, sources), label.text);
+        let file =
+            if label.span.file == found.primary.span.file { "" } else { &sources.get(label.span.file).unwrap().path };
+        let _ = writeln!(
+            text,
+            "#   also: {file}{}{} {}",
+            if file.is_empty() { "" } else { " " },
+            place(label.span, sources),
+            label.text
+        );
     }
     let lines = found.notes.iter().map(|note| ("note", note)).chain(found.help.iter().map(|help| ("help", help)));
     for (kind, line) in lines {

@@ -391,9 +391,7 @@ fn exclude(context: &Context<'_>, one: &Comparison, other: &Comparison) -> bool 
         return true;
     }
     match (bound(one), bound(other)) {
-        (Some(one), Some(other)) if constant(one.0) && constant(other.0) => {
-            one.excludes(&other)
-        }
+        (Some(one), Some(other)) if constant(one.0) && constant(other.0) => one.excludes(&other),
         _ => sets_exclude(context, one, other),
     }
 }
