@@ -1,0 +1,20 @@
+//! The running gateway against raw bytes: every row of the attack tables, and the ordinary requests that must
+//! go on working beside them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests: a failure here is a failed test"
+)]
+
+mod a;
+mod b;
+mod c;
+mod client;
+mod d;
+mod h2raw;
+mod harness;
+mod ordinary;
+mod table;
+mod upstream;
