@@ -4,7 +4,12 @@
 //! them. Nothing here decides whether something is a mistake, and nothing prints.
 
 mod code;
+pub mod github;
+pub mod help;
+pub mod json;
+pub mod sarif;
 pub mod suggest;
+pub mod text;
 
 pub use code::{Code, Severity};
 
