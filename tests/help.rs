@@ -8,8 +8,7 @@ use portcullis::diagnostic::{Code, Sources, help};
 use portcullis::policy;
 
 /// What other commands find, and what needs a file system.
-const ELSEWHERE: &[Code] =
-    &[Code::P008, Code::P013, Code::P309, Code::P406, Code::P407, Code::P601, Code::P602];
+const ELSEWHERE: &[Code] = &[Code::P008, Code::P013, Code::P309, Code::P406, Code::P407, Code::P601, Code::P602];
 
 /// The codes that an example earns. What every policy needs is added where the example does not have it.
 fn codes(example: &str) -> BTreeSet<&'static str> {
@@ -33,7 +32,8 @@ fn mistakes_earn_their_code_and_fixes_do_not() {
     for code in Code::ALL.iter().filter(|code| !ELSEWHERE.contains(code)) {
         let help = help::of(*code);
         // An example without `version` is what P009 is about.
-        let mistake = if *code == Code::P009 { format!("# version:\n{}", help.mistake) } else { help.mistake.to_owned() };
+        let mistake =
+            if *code == Code::P009 { format!("# version:\n{}", help.mistake) } else { help.mistake.to_owned() };
         if !codes(&mistake).contains(code.as_str()) {
             wrong.push(format!("{code}: the mistake earns {:?}", codes(&mistake)));
         }

@@ -16,7 +16,8 @@ fn command(found: &Diagnostic, sources: &Sources) -> String {
     let place = sources.get(span.file).map_or(String::new(), |file| {
         let (line, column) = sources.position(span);
         let (end_line, end_column) = sources.position(Span { start: span.end, ..span });
-        let end = if end_line == line && end_column > column { format!(",endColumn={end_column}") } else { String::new() };
+        let end =
+            if end_line == line && end_column > column { format!(",endColumn={end_column}") } else { String::new() };
         format!("file={},line={line},col={column}{end},", property(&file.path))
     });
     let mut message = found.message.clone();

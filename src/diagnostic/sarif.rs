@@ -102,9 +102,7 @@ fn fix_object(fix: &Fix, sources: &Sources) -> Option<Value> {
     let replacements: Vec<Value> = fix
         .edits
         .iter()
-        .map(|edit| {
-            json!({ "deletedRegion": region(edit.span, sources), "insertedContent": { "text": edit.text } })
-        })
+        .map(|edit| json!({ "deletedRegion": region(edit.span, sources), "insertedContent": { "text": edit.text } }))
         .collect();
     Some(json!({
         "description": { "text": fix.title },
@@ -118,8 +116,18 @@ fn fix_object(fix: &Fix, sources: &Sources) -> Option<Value> {
 /// A relative path as a URI.
 fn uri(path: &str) -> String {
     use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-    const ESCAPED: &AsciiSet =
-        &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}').add(b':');
+    const ESCAPED: &AsciiSet = &CONTROLS
+        .add(b' ')
+        .add(b'"')
+        .add(b'#')
+        .add(b'%')
+        .add(b'<')
+        .add(b'>')
+        .add(b'?')
+        .add(b'`')
+        .add(b'{')
+        .add(b'}')
+        .add(b':');
     utf8_percent_encode(&path.replace('\\', "/"), ESCAPED).to_string()
 }
 

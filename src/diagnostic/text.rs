@@ -33,11 +33,8 @@ pub struct Scope {
 pub fn render(diagnostics: &[Diagnostic], sources: &Sources, colored: bool) -> String {
     let renderer = if colored { Renderer::styled() } else { Renderer::plain() };
     let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(120);
-    let secrets: Vec<Span> = diagnostics
-        .iter()
-        .filter(|found| found.code == super::Code::P403)
-        .map(|found| found.primary.span)
-        .collect();
+    let secrets: Vec<Span> =
+        diagnostics.iter().filter(|found| found.code == super::Code::P403).map(|found| found.primary.span).collect();
     let mut out = String::new();
     for found in diagnostics.iter().filter(|found| found.suppressed.is_none()) {
         out.push_str(&renderer.render(&report(found, sources, &secrets)));
@@ -117,7 +114,10 @@ fn report<'a>(found: &'a Diagnostic, sources: &'a Sources, secrets: &[Span]) -> 
                 });
                 let annotations: Vec<_> = annotations.collect();
                 group.element(
-                    Snippet::source(shown.text).line_start(shown.line).path(file.path.as_ref()).annotations(annotations),
+                    Snippet::source(shown.text)
+                        .line_start(shown.line)
+                        .path(file.path.as_ref())
+                        .annotations(annotations),
                 )
             }
             None => {
@@ -243,8 +243,11 @@ mod tests {
         name.start += 12;
         let condition = span(&sources, 0, "path.user_id");
         let diagnostics = [
-            Diagnostic::new(Code::P102, "unknown scope `items:wirte`", scope, "not in `scopes`")
-                .fix("a scope with a similar name exists", scope, "items:write"),
+            Diagnostic::new(Code::P102, "unknown scope `items:wirte`", scope, "not in `scopes`").fix(
+                "a scope with a similar name exists",
+                scope,
+                "items:write",
+            ),
             Diagnostic::new(Code::P301, "a list needs `any` or `all`", list, "one of them, or all of them?")
                 .note("products disagree here (AWS: any, OpenAPI: all), so we don't guess")
                 .fix("{ role: { any: [admin, editor] } }", list, "{ any: [admin, editor] }")

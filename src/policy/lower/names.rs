@@ -4,7 +4,7 @@
 use ipnet::IpNet;
 
 use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
-use crate::policy::document::{Definition, Role, Set};
+use crate::policy::document::{Access, Definition, Role, Set};
 use crate::policy::keys::{self, Context};
 use crate::policy::yaml::{Key, Node, Value, shorten};
 
@@ -36,12 +36,20 @@ impl Lower<'_> {
         });
         self.each(object, "access", |lower, key, node| {
             let name = lower.name(&key.text, key.span)?;
+            if Access::from_word(&name.value).is_some() {
+                lower.reserved(&name, "an access word");
+                return None;
+            }
             let (value, allow) = lower.requirement_or_deny(node, Place::Access, key.span);
             lower.document.access.push(Definition { name, fragment: lower.fragment, value, allow });
             Some(())
         });
         self.each(object, "limits", |lower, key, node| {
             let name = lower.name(&key.text, key.span)?;
+            if name.value == "none" {
+                lower.reserved(&name, "drops the app's default limits");
+                return None;
+            }
             lower.text("a limit", node)?;
             let parsed = limit::limit(lower.text_of(node), false);
             let value = lower.kept(parsed)?;
@@ -78,12 +86,17 @@ impl Lower<'_> {
         Spanned::new(node.text.clone(), node.span)
     }
 
+    /// Names that the language keeps for itself (P107).
+    pub(super) fn reserved(&mut self, name: &Spanned<String>, meaning: &str) {
+        let message = format!("`{}` is a reserved name", shorten(&name.value));
+        self.report(Diagnostic::new(Code::P107, message, name.span, meaning));
+    }
+
     /// Names of conditions and sets stand where references stand, so they must not read like one.
     fn unrooted_name(&mut self, key: &Key) -> Option<Spanned<String>> {
         let name = self.name(&key.text, key.span)?;
         if condition::is_rooted(&name.value) {
-            let message = format!("`{}` is a reserved name", shorten(&name.value));
-            self.report(Diagnostic::new(Code::P107, message, name.span, "reads like a reference"));
+            self.reserved(&name, "reads like a reference");
             return None;
         }
         Some(name)
@@ -110,8 +123,15 @@ impl Lower<'_> {
         self.scope_like(name, span, "permission")
     }
 
-    /// A wildcard passes: `check` says where one may stand (P108).
     fn scope_like(&mut self, name: &str, span: Span, kind: &str) -> Option<Spanned<String>> {
+        if name.contains('*') {
+            let message = format!("wildcard `{}` where one {kind} is required", shorten(name));
+            self.report(
+                Diagnostic::new(Code::P108, message, span, "could mean any or all of them")
+                    .help("wildcards stand only in what a role `can` do; name what is needed, or list several with `{ any: […] }` or `{ all: […] }`"),
+            );
+            return None;
+        }
         if !scalars::is_scope_name(name) {
             let mut found = Diagnostic::new(
                 Code::P109,
@@ -143,6 +163,10 @@ impl Lower<'_> {
 
     fn role(&mut self, key: &Key, node: &Node) -> Option<()> {
         let name = self.role_name(&key.text, key.span)?;
+        if name.value.starts_with("portcullis:") {
+            self.reserved(&name, "roles that begin with `portcullis:` are built in");
+            return None;
+        }
         let mut role = Role::default();
         let mut allow = Vec::new();
         match &node.value {
@@ -152,7 +176,7 @@ impl Lower<'_> {
                         role.includes = self.named(node, "`includes`", Self::role_name);
                     }
                     if let Some(node) = object.get("can") {
-                        role.can = self.named(node, "`can`", Self::permission_name);
+                        role.can = self.named(node, "`can`", Self::granted_permission);
                     }
                     if let Some(node) = object.get("grants") {
                         role.grants = self.named(node, "`grants`", Self::scope_name);
@@ -164,7 +188,7 @@ impl Lower<'_> {
                 }
             }
             Value::Null => self.wrong_type("a role", "a list of permissions or a map", node),
-            _ => role.can = self.named(node, "a role", Self::permission_name),
+            _ => role.can = self.named(node, "a role", Self::granted_permission),
         }
         self.document.roles.push(Definition { name, fragment: self.fragment, value: role, allow });
         Some(())
@@ -179,6 +203,20 @@ impl Lower<'_> {
     ) -> Vec<Spanned<String>> {
         let texts = self.texts(what, node);
         texts.into_iter().filter_map(|text| read(self, &text.value, text.span)).collect()
+    }
+
+    /// What a role can do: a permission, `*` for all, `prefix:*` for a prefix.
+    fn granted_permission(&mut self, name: &str, span: Span) -> Option<Spanned<String>> {
+        let stem = name.strip_suffix(":*");
+        if name == "*" || stem.is_some_and(|stem| !stem.contains('*') && scalars::is_scope_name(stem)) {
+            return Some(Spanned::new(name.to_owned(), span));
+        }
+        if name.contains('*') {
+            let message = format!("bad wildcard `{}`", shorten(name));
+            self.report(Diagnostic::new(Code::P108, message, span, "`\"*\"` for all, `\"prefix:*\"` for a prefix"));
+            return None;
+        }
+        self.permission_name(name, span)
     }
 
     // === Sets ===

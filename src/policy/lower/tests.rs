@@ -29,6 +29,10 @@ impl Lower<'_> {
     pub(super) fn identities(&mut self, object: Object<'_>) {
         self.each(object, "identities", |lower, key, node| {
             let name = lower.name(&key.text, key.span)?;
+            if matches!(name.value.as_str(), "anonymous" | "invalid") {
+                lower.reserved(&name, "built in");
+                return None;
+            }
             let object = lower.object("a test identity", node, Context::Fixture)?;
             let value = lower.fixture(object);
             let allow = lower.suppressions(object);
@@ -48,7 +52,7 @@ impl Lower<'_> {
                 "name" => fixture.name = self.text(&what, node),
                 "tenant" => fixture.tenant = self.text(&what, node),
                 "roles" => fixture.roles = Some(self.named(node, &what, Self::role_name)),
-                "scopes" => fixture.scopes = Some(self.named(node, &what, Self::scope_name)),
+                "scopes" => fixture.scopes = Some(self.named(node, &what, Self::carried_scope)),
                 "permissions" => fixture.permissions = Some(self.texts(&what, node)),
                 "mfa" => fixture.mfa = self.boolean(&what, node).map(|on| on.value),
                 "auth_age" => fixture.auth_age = self.duration(&what, node).map(|age| age.value),
@@ -65,6 +69,16 @@ impl Lower<'_> {
             }
         }
         fixture
+    }
+
+    /// A scope as a token may carry it, which need not be one that a policy could ask for.
+    fn carried_scope(&mut self, scope: &str, span: Span) -> Option<Spanned<String>> {
+        if scope.contains(char::is_whitespace) {
+            let message = format!("bad scope `{}`", shorten(scope));
+            self.report(Diagnostic::new(Code::P109, message, span, "if several are meant, write a list"));
+            return None;
+        }
+        Some(Spanned::new(scope.to_owned(), span))
     }
 
     /// Any YAML as JSON.
