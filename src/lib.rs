@@ -26,5 +26,7 @@ pub mod telemetry;
 pub mod reload;
 pub mod pipeline;
 pub mod proxy;
+pub mod admin;
 pub mod server;
 pub mod demo;
+pub mod cli;

@@ -20,6 +20,11 @@ impl<T> Live<T> {
         Self { current: ArcSwap::from_pointee(value), changes: tokio::sync::watch::Sender::new(0) }
     }
 
+    /// Starts with a value that somebody else holds too, generation 0.
+    pub fn shared(value: Arc<T>) -> Self {
+        Self { current: ArcSwap::new(value), changes: tokio::sync::watch::Sender::new(0) }
+    }
+
     /// The current value. The caller keeps this snapshot whatever is published later.
     pub fn snapshot(&self) -> Arc<T> {
         self.current.load_full()
@@ -27,7 +32,12 @@ impl<T> Live<T> {
 
     /// Replaces the value and tells everybody who watches.
     pub fn publish(&self, value: T) {
-        self.current.store(Arc::new(value));
+        self.publish_shared(Arc::new(value));
+    }
+
+    /// Replaces the value by one that somebody else holds too.
+    pub fn publish_shared(&self, value: Arc<T>) {
+        self.current.store(value);
         self.changes.send_modify(|generation| *generation += 1);
     }
 

@@ -1,3 +1,9 @@
 //! The `portcullis` program.
 
-fn main() {}
+use portcullis::cli::{self, Exit};
+use portcullis::server::crypto;
+
+fn main() -> Exit {
+    crypto::install();
+    cli::main()
+}

@@ -1,15 +1,15 @@
 //! Settings as they are written, and what they mean.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
-
+use crate::diagnostic::suggest::closest;
 use crate::diagnostic::{Code, Diagnostic, Sources, Span};
 use crate::policy::document::Source;
 use crate::policy::yaml::{self, Node, Value};
+use crate::request::forwarded::{TrustedProxies, TrustedProxiesError};
 
 use super::keys::{self, PREFIX};
 use super::{Config, DecisionSink, Listener, LogFormat, LogLevel, Tls};
@@ -130,7 +130,7 @@ impl Reader {
                 let names = keys::names_below(path);
                 let mut diagnostic =
                     Diagnostic::new(Code::P004, format!("unknown key `{}`", key.text), key.span, "not a setting");
-                if let Some(name) = similar(&key.text, &names) {
+                if let Some(name) = closest(&key.text, names.iter().copied()) {
                     diagnostic = diagnostic.fix("a key with a similar name exists", key.span, name);
                 } else {
                     diagnostic = diagnostic.help(format!("the keys here are: {}", names.join(", ")));
@@ -151,7 +151,7 @@ impl Reader {
         if keys::find(path).is_none() {
             let paths: Vec<&str> = keys::KEYS.iter().map(|key| key.path).collect();
             let mut diagnostic = Diagnostic::new(Code::P004, format!("unknown setting in {origin}"), span, "");
-            if let Some(near) = similar(path, &paths).and_then(keys::find) {
+            if let Some(near) = closest(path, paths).and_then(keys::find) {
                 diagnostic = diagnostic.help(format!("a setting with a similar name is {}", near.variable()));
             }
             self.diagnostics.push(diagnostic);
@@ -208,7 +208,10 @@ impl Reader {
             "policies.test_gate" => self.config.policies.test_gate = boolean(node)?,
             "policies.start_closed" => self.config.policies.start_closed = boolean(node)?,
             "policies.shadow" => self.config.policies.shadow = Some(self.path(node)?),
-            "trusted_proxies" => self.config.trusted_proxies = list(node, network)?,
+            "trusted_proxies" => {
+                let networks = list(node, network)?;
+                self.config.trusted_proxies = TrustedProxies::parse(networks).unwrap_or_default();
+            }
             "country_header" => self.config.country_header = Some(header_name(node)?),
             "log.format" => {
                 let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
@@ -311,8 +314,9 @@ impl Reader {
         if let Some(path) = text.strip_prefix("file:") {
             return Ok(Source::File(self.folder.join(path).to_string_lossy().into_owned()));
         }
+        // The code keeps the text from being shown.
         let message = "secrets and keys are not written out";
-        Err(Bad { help: None, ..Bad::value(node, message, "`env:NAME` or `file:PATH` belongs here") })
+        Err(Bad { code: Code::P403, ..Bad::value(node, message, "`env:NAME` or `file:PATH` belongs here") })
     }
 }
 
@@ -377,20 +381,21 @@ fn address(node: &Node) -> Result<SocketAddr, Bad> {
     })
 }
 
-fn network(node: &Node) -> Result<IpNet, Bad> {
+/// A network, checked: the whole list is read once each of it is fine.
+fn network(node: &Node) -> Result<&str, Bad> {
     let text = text(node)?;
-    let network = match text.parse::<IpNet>() {
-        Ok(network) => network,
-        Err(_) => text.parse::<IpAddr>().map(IpNet::from).map_err(|_| {
-            Bad::value(node, format!("`{text}` is not a network"), "like `10.0.0.0/8` or `2001:db8::/32`")
-        })?,
-    };
-    if network.prefix_len() == 0 {
-        let mut bad = Bad::value(node, format!("`{text}` trusts everybody"), "every client could choose its address");
-        bad.help = Some("name the networks of your own proxies".to_owned());
-        return Err(bad);
+    match TrustedProxies::parse([text]) {
+        Ok(_) => Ok(text),
+        Err(TrustedProxiesError::Invalid(_)) => {
+            Err(Bad::value(node, format!("`{text}` is not a network"), "like `10.0.0.0/8` or `2001:db8::/32`"))
+        }
+        Err(TrustedProxiesError::Everyone(_)) => {
+            let mut bad =
+                Bad::value(node, format!("`{text}` trusts everybody"), "every client could choose its address");
+            bad.help = Some("name the networks of your own proxies".to_owned());
+            Err(bad)
+        }
     }
-    Ok(network.trunc())
 }
 
 fn header_name(node: &Node) -> Result<String, Bad> {
@@ -472,15 +477,6 @@ fn size(node: &Node) -> Result<u64, Bad> {
     }
 }
 
-fn similar<'a>(text: &str, names: &[&'a str]) -> Option<&'a str> {
-    names
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(text, name), *name))
-        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
-        .min()
-        .map(|(_, name)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -543,14 +539,18 @@ log:
         );
         assert_eq!(config.public_url.as_deref(), Some("https://api.example.com"));
         assert_eq!(config.policies.path, Path::new("conf/p"));
-        assert_eq!(config.trusted_proxies[1].to_string(), "192.0.2.1/32");
+        let trusted = TrustedProxies::parse(["10.0.0.0/8", "192.0.2.1"]).unwrap();
+        assert_eq!(config.trusted_proxies, trusted);
         assert_eq!(config.country_header.as_deref(), Some("cf-ipcountry"));
         assert_eq!(
             config.log.decisions,
             DecisionSink::File { path: "conf/decisions.jsonl".into(), size: 1 << 20, keep: 3 }
         );
         assert_eq!(config.log.sample, Sample { allow: 0.1, deny: 1.0 });
-        assert_eq!(config.not_acted_on, ["admin.console", "policies.shadow", "store", "redis", "log.audit"]);
+        assert_eq!(
+            config.not_acted_on,
+            ["admin.console", "policies.start_closed", "policies.shadow", "store", "redis", "log.audit"]
+        );
     }
 
     #[test]
@@ -558,8 +558,9 @@ log:
         for (text, expected) in [
             ("lisen: 127.0.0.1:1", "P004 1:1 unknown key `lisen` [lisen]"),
             ("admin: { tokn: env:X }", "P004 1:10 unknown key `tokn` [tokn]"),
-            ("admin: { token: hunter2 }", "P109 1:17 secrets and keys are not written out [hunter2]"),
+            ("admin: { token: hunter2 }", "P403 1:17 secrets and keys are not written out [hunter2]"),
             ("trusted_proxies: [0.0.0.0/0]", "P109 1:19 `0.0.0.0/0` trusts everybody [0.0.0.0/0]"),
+            ("trusted_proxies: '::ffff:0:0/96'", "P109 1:18 `::ffff:0:0/96` trusts everybody ['::ffff:0:0/96']"),
             ("trusted_proxies: '::/0'", "P109 1:18 `::/0` trusts everybody ['::/0']"),
             ("admin: true", "P010 1:8 expected a map, found a Boolean [true]"),
             (
@@ -597,7 +598,7 @@ log:
         assert_eq!(config.listeners[0].address.port(), 4);
         assert_eq!(config.admin.listen.port(), 3);
         assert_eq!((config.policies.path.as_path(), config.log.level), (Path::new("there"), LogLevel::Warn));
-        assert_eq!(config.trusted_proxies.len(), 2);
+        assert_eq!(config.trusted_proxies, TrustedProxies::parse(["10.0.0.0/8", "192.0.2.0/24"]).unwrap());
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub const KEYS: &[Key] = &[
     key("policies.debounce", "200ms", "how long the folder must be quiet before it is read"),
     key("policies.poll", "5s", "how often contents are compared, for file systems that send no events"),
     key("policies.test_gate", "true", "whether a failing test rejects a policy set"),
-    key("policies.start_closed", "false", "at first start with a bad set: answer 503 instead of exiting with 3"),
+    later("policies.start_closed", "false", "at first start with a bad set: answer 503 instead of exiting with 3"),
     later("policies.shadow", "none", "folder of a second set, evaluated and never enforced"),
     later("store", "DATABASE_URL, else sqlite:portcullis.db", "`sqlite:PATH` or `postgres://…`"),
     later("redis", "REDIS_URL, else none", "state that gateways share: revocations, limits"),

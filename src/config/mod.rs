@@ -15,9 +15,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use crate::policy::document::Source;
+use crate::request::forwarded::TrustedProxies;
 
 /// The settings of the process.
 #[derive(Clone, Debug)]
@@ -31,7 +30,7 @@ pub struct Config {
     /// `policies.*`.
     pub policies: Policies,
     /// `trusted_proxies`: whose `X-Forwarded-*` are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: TrustedProxies,
     /// `country_header`, lower case.
     pub country_header: Option<String>,
     /// `log.*`.
@@ -169,7 +168,7 @@ impl Default for Config {
                 start_closed: false,
                 shadow: None,
             },
-            trusted_proxies: Vec::new(),
+            trusted_proxies: TrustedProxies::default(),
             country_header: None,
             log: Log::default(),
             not_acted_on: Vec::new(),

@@ -20,6 +20,8 @@ const MAX_ENTRIES: usize = 20_000;
 /// The texts of a policies folder.
 #[derive(Debug)]
 pub struct Files {
+    /// The folder.
+    pub folder: PathBuf,
     /// The texts, in the order of their paths.
     pub sources: Sources,
     /// Where each text was read, by [`FileId`](crate::diagnostic::FileId).
@@ -41,6 +43,7 @@ pub fn read(folder: &Path) -> Files {
         Err(error) => Some(Found::Bad(Code::P008, format!("cannot read the policies folder: {}", reason(&error)))),
     };
     let mut files = Files {
+        folder: folder.to_owned(),
         sources: Sources::default(),
         paths: Vec::new(),
         diagnostics: Vec::new(),
@@ -48,6 +51,10 @@ pub fn read(folder: &Path) -> Files {
     };
     if let Some(Found::Bad(code, message)) = top {
         files.complain(folder, code, message);
+        return files;
+    }
+    if walk.files.is_empty() {
+        files.complain(folder, Code::P012, "no policy files in this folder".to_owned());
         return files;
     }
     if walk.files.len() > MAX_FILES {
@@ -270,6 +277,7 @@ mod tests {
     fn what_cannot_be_read_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(findings(&dir.path().join("none")), ["P008 cannot read the policies folder: it does not exist"]);
+        assert_eq!(findings(dir.path()), ["P012 no policy files in this folder"]);
         fs::write(dir.path().join("a.yaml"), b"ok: caf\xe9").unwrap();
         fs::write(dir.path().join("big.yaml"), vec![b' '; MAX_FILE_BYTES + 1]).unwrap();
         assert_eq!(findings(dir.path()), ["P008 the file is not UTF-8", "P006 more than 4 MiB"]);

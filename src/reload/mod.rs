@@ -7,7 +7,10 @@
 //! Nothing here decides a request, and nothing is ever half applied: a set loads as a whole or not at all.
 
 pub mod files;
-// pub mod load;
-// pub mod publish;
-// pub mod references;
-// pub mod watch;
+pub mod load;
+pub mod publish;
+pub mod references;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;

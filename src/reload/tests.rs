@@ -1,0 +1,295 @@
+//! Reloads over real folders.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::load::{self, load};
+use super::publish::{ReloadStatus, Reloader, Report, Surroundings};
+use super::watch::{self, ReloadHandle, Timing};
+use crate::clock::{ManualClock, Timestamp};
+use crate::config::Environment;
+use crate::live::Live;
+use crate::telemetry::metrics::Metrics;
+
+const SECRET: &str = "3f9a7c1e5b8d2046a1c3e5f7092b4d6e8fa0c2e4d6b8091a";
+
+fn policy(path: &str) -> String {
+    format!("version: 1\nupstream: http://127.0.0.1:9\nroutes:\n  GET {path}: public\n")
+}
+
+struct Place {
+    dir: tempfile::TempDir,
+    reloader: Reloader,
+    metrics: Arc<Metrics>,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self::with(&policy("/one"))
+    }
+
+    fn with(text: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("policies")).unwrap();
+        fs::write(dir.path().join("policies/a.yaml"), text).unwrap();
+        Self::over(dir)
+    }
+
+    fn over(dir: tempfile::TempDir) -> Self {
+        let environment = Arc::new(Environment::from([("KEY".to_owned(), SECRET.to_owned())]));
+        let metrics = Arc::new(Metrics::new());
+        let folder = dir.path().join("policies");
+        let loaded = load(&folder, &load::Options::serve(&environment));
+        assert!(!loaded.has_errors(), "{:#?}", loaded.diagnostics);
+        let surroundings = Surroundings {
+            folder,
+            environment,
+            test_gate: true,
+            metrics: Arc::clone(&metrics),
+            clock: Arc::new(ManualClock::at(Timestamp::from_seconds(1_000))),
+        };
+        let reloader = Reloader::start(surroundings, loaded).unwrap();
+        Self { dir, reloader, metrics }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("policies").join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn routes(&self) -> Vec<String> {
+        self.reloader.policy().snapshot().routes.iter().map(|route| route.key.to_string()).collect()
+    }
+
+    /// The outcome of a reload, in a word.
+    fn reload(&mut self) -> &'static str {
+        match self.reloader.reload(false) {
+            Report::Applied { .. } => "applied",
+            Report::Rejected { .. } => "rejected",
+            Report::Unchanged { .. } => "unchanged",
+        }
+    }
+
+    fn stale(&self) -> bool {
+        let stale = self.reloader.status().snapshot().rejected.is_some();
+        let text = self.metrics.encode(Timestamp::from_seconds(1_000), 0);
+        assert_eq!(text.contains("portcullis_policy_last_reload_success 0"), stale);
+        stale
+    }
+}
+
+#[test]
+fn every_way_of_changing_a_file_is_seen() {
+    let mut place = Place::new();
+    assert_eq!(place.reload(), "unchanged");
+    // Truncate and write.
+    place.write("a.yaml", &policy("/two"));
+    assert_eq!((place.reload(), place.routes()), ("applied", vec!["GET /two".to_owned()]));
+    // Write beside and rename.
+    place.write(".a.yaml.new", &policy("/three"));
+    fs::rename(place.path(".a.yaml.new"), place.path("a.yaml")).unwrap();
+    assert_eq!((place.reload(), place.routes()), ("applied", vec!["GET /three".to_owned()]));
+    // Delete and make anew, the folder too.
+    fs::remove_dir_all(place.path("")).unwrap();
+    assert_eq!(place.reload(), "rejected");
+    fs::create_dir(place.path("")).unwrap();
+    place.write("b.yaml", &policy("/four"));
+    assert_eq!((place.reload(), place.routes()), ("applied", vec!["GET /four".to_owned()]));
+    // Nothing but a look.
+    place.write("b.yaml", &policy("/four"));
+    assert_eq!(place.reload(), "unchanged");
+}
+
+#[test]
+fn a_bad_set_changes_nothing_until_disk_and_memory_agree_again() {
+    let mut place = Place::new();
+    let good = fs::read_to_string(place.path("a.yaml")).unwrap();
+    let before = place.routes();
+    for (bad, code) in [
+        ("", "P012"),
+        (&good[..good.len() - 9], "P"),
+        ("version: 1\nroutes: [", "P001"),
+        ("version: 1\nupstream: http://127.0.0.1:9\nroutes: { GET /: { scope: items:read } }", "P411"),
+        (&format!("{good}tests: {{ g: {{ GET /one: {{ anonymous: 403 }} }} }}\n"), "P601"),
+        (&good.replace("127.0.0.1:9", "127.0.0.1:9\"").replace("http", "\"http"), "P"),
+        (&good.replace("upstream: http://127.0.0.1:9", "upstream: env:NOT_SET"), "P406"),
+    ] {
+        place.write("a.yaml", bad);
+        if code == "P" && !load(&place.path(""), &load::Options::check()).has_errors() {
+            continue;
+        }
+        assert_eq!(place.reload(), "rejected", "{bad}");
+        assert_eq!(place.routes(), before);
+        assert!(place.stale());
+        let status = place.reloader.status().snapshot();
+        let summary = &status.rejected.as_ref().unwrap().summary;
+        assert!(summary.contains(&format!("error[{code}")), "{summary}");
+        assert!(place.reload() == "rejected" && place.stale(), "it stays so while nothing changes");
+        place.write("a.yaml", &good);
+        assert_eq!(place.reload(), "unchanged", "{bad}");
+        assert!(!place.stale());
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_rejected() {
+    let mut place = Place::new();
+    symlink("nowhere", place.path("b.yaml")).unwrap();
+    assert_eq!((place.reload(), place.stale()), ("rejected", true));
+    fs::remove_file(place.path("b.yaml")).unwrap();
+    assert_eq!((place.reload(), place.stale()), ("unchanged", false));
+    fs::set_permissions(place.path("a.yaml"), fs::Permissions::from_mode(0)).unwrap();
+    // Root may read everything.
+    let expected = if fs::read(place.path("a.yaml")).is_ok() { "unchanged" } else { "rejected" };
+    assert_eq!(place.reload(), expected);
+    fs::set_permissions(place.path("a.yaml"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!((place.reload(), place.stale()), ("unchanged", false));
+}
+
+#[test]
+fn a_changed_secret_is_a_changed_set() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("policies")).unwrap();
+    let text = format!(
+        "{}identity: {{ ours: {{ preset: jwt, secret: file:../key, issuer: us, audience: them }} }}\n",
+        policy("/one").replace("public", "authenticated")
+    );
+    fs::write(dir.path().join("policies/a.yaml"), text).unwrap();
+    fs::write(dir.path().join("key"), SECRET).unwrap();
+    let mut place = Place::over(dir);
+    assert_eq!(place.reload(), "unchanged");
+    assert!(place.reloader.watched().files.iter().any(|file| file.ends_with("key")));
+    fs::write(place.path("../key"), format!("{SECRET}0")).unwrap();
+    assert_eq!(place.reload(), "applied");
+    fs::write(place.path("../key"), "short").unwrap();
+    assert_eq!(place.reload(), "rejected");
+    fs::remove_file(place.path("../key")).unwrap();
+    assert_eq!(place.reload(), "rejected");
+    fs::write(place.path("../key"), format!("{SECRET}0")).unwrap();
+    assert_eq!(place.reload(), "unchanged");
+}
+
+// === Watching ===
+
+struct Running {
+    dir: tempfile::TempDir,
+    handle: ReloadHandle,
+    status: Arc<Live<ReloadStatus>>,
+    stop: tokio::sync::oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(place: Place, watch: bool, poll: Duration) -> Self {
+        let (handle, requests) = watch::requests();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let status = place.reloader.status();
+        let timing = Timing { watch, debounce: Duration::from_millis(20), poll };
+        let task = tokio::spawn(watch::run(place.reloader, requests, timing, async move { drop(stopped.await) }));
+        // The answer says that everything is set up.
+        assert!(matches!(handle.reload().await, Some(Report::Unchanged { .. })));
+        Self { dir: place.dir, handle, status, stop, task }
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.dir.path().join("policies/a.yaml"), text).unwrap();
+    }
+
+    /// Waits until the running set has this route.
+    async fn serves(&self, revision_of: &Path) {
+        let expected = load(revision_of, &load::Options::check()).revision.to_string();
+        let mut changes = self.status.watch();
+        let reached = async {
+            while self.status.snapshot().running != expected {
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), reached).await.expect("the change is live in time");
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.task.await.unwrap();
+        assert!(self.handle.reload().await.is_none());
+    }
+}
+
+const NEVER: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn file_events_reload() {
+    let running = Running::start(Place::new(), true, NEVER).await;
+    let folder = running.dir.path().join("policies");
+    for n in 0..3 {
+        running.write(&policy(&format!("/event-{n}")));
+        running.serves(&folder).await;
+    }
+    // The folder itself is replaced.
+    fs::rename(&folder, running.dir.path().join("old")).unwrap();
+    fs::create_dir(&folder).unwrap();
+    running.write(&policy("/anew"));
+    running.serves(&folder).await;
+    running.write(&policy("/anew-changed"));
+    running.serves(&folder).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn config_map_swaps_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("policies");
+    let version = |n: usize| {
+        let name = format!("..v{n}");
+        fs::create_dir_all(folder.join(&name)).unwrap();
+        fs::write(folder.join(&name).join("a.yaml"), policy(&format!("/v{n}"))).unwrap();
+        symlink(&name, folder.join("..data_tmp")).unwrap();
+        fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+        if n > 0 {
+            fs::remove_dir_all(folder.join(format!("..v{}", n - 1))).unwrap();
+        }
+    };
+    version(0);
+    symlink("..data/a.yaml", folder.join("a.yaml")).unwrap();
+    let running = Running::start(Place::over(dir), true, NEVER).await;
+    for n in 1..20 {
+        version(n);
+        running.serves(&folder).await;
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn without_events_the_contents_are_compared() {
+    let running = Running::start(Place::new(), false, Duration::from_millis(20)).await;
+    running.write(&policy("/polled"));
+    running.serves(&running.dir.path().join("policies")).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn sighup_reloads() {
+    let running = Running::start(Place::new(), false, NEVER).await;
+    running.write(&policy("/hangup"));
+    let process = std::process::id().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &process]).status().unwrap().success());
+    running.serves(&running.dir.path().join("policies")).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_reloads_at_once_and_hears_the_result() {
+    let running = Running::start(Place::new(), false, NEVER).await;
+    running.write(&policy("/asked"));
+    // SIGHUP of another test may have come first.
+    assert!(!matches!(running.handle.reload().await, None | Some(Report::Rejected { .. })));
+    running.serves(&running.dir.path().join("policies")).await;
+    running.write("version: 1\nroutes: [");
+    assert!(matches!(running.handle.reload().await, Some(Report::Rejected { .. })));
+    running.stop().await;
+}
