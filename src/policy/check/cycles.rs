@@ -135,7 +135,7 @@ impl<'d> Graph<'d> {
         let Some((from, edge)) = steps.next() else { return };
         let mut diagnostic = Diagnostic::new(
             code,
-            format!("{kind} cycle through `{from}`"),
+            format!("{kind} cycle through `{}`", cycle.iter().min().unwrap_or(&from)),
             edge.span,
             format!("`{from}` {verb} `{}`", edge.value),
         );

@@ -39,7 +39,8 @@ pub(super) fn run<'d>(context: &Context<'d>, table: &mut Table<'d>, found: &mut 
             candidates.extend(caught(table, host, group));
         }
     }
-    candidates.sort_by_key(|(catch_all, sibling, _)| (*catch_all, *sibling));
+    let key = |index: usize| table.routes.get(index).map(|view| view.route.key.value.as_str());
+    candidates.sort_by(|a, b| (a.0, key(a.1), a.1).cmp(&(b.0, key(b.1), b.1)));
 
     // One finding for each catch-all.
     let mut weaker: Vec<(usize, usize, String, usize)> = Vec::new();

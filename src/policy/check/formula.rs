@@ -15,6 +15,7 @@ use crate::policy::document::{
 };
 use crate::policy::template::Segment;
 
+use super::budget::Budget;
 use super::cycles::DEPTH;
 use super::names::Names;
 
@@ -63,6 +64,7 @@ pub(super) struct Formulas<'d> {
     implied: HashMap<(FormulaId, FormulaId), bool>,
     closures: HashMap<&'d str, Vec<&'d str>>,
     hierarchy: Hierarchy,
+    budget: Budget,
 }
 
 /// The parameters of a path, by position.
@@ -75,7 +77,7 @@ impl<'d> Formulas<'d> {
     pub(super) const TRUE: FormulaId = FormulaId(0);
     pub(super) const FALSE: FormulaId = FormulaId(1);
 
-    pub(super) fn new(hierarchy: Hierarchy) -> Self {
+    pub(super) fn new(hierarchy: Hierarchy, budget: Budget) -> Self {
         let constants = [Shape::All(Box::default()), Shape::Any(Box::default())];
         Self {
             ids: constants.iter().cloned().zip([Self::TRUE, Self::FALSE]).collect(),
@@ -88,6 +90,7 @@ impl<'d> Formulas<'d> {
             implied: HashMap::new(),
             closures: HashMap::new(),
             hierarchy,
+            budget,
         }
     }
 
@@ -148,7 +151,9 @@ impl<'d> Formulas<'d> {
             return *known;
         }
         let formula = match names.access.get(&name.value) {
-            Some(definition) if depth <= DEPTH => self.body(names, &definition.value, at, depth + 1),
+            Some(definition) if depth <= DEPTH && self.budget.spend(2) => {
+                self.body(names, &definition.value, at, depth + 1)
+            }
             _ => self.atom(Atom::Unknown(&name.value)),
         };
         self.named.insert(key, formula);
@@ -200,7 +205,9 @@ impl<'d> Formulas<'d> {
                     return *known;
                 }
                 let formula = match names.conditions.get(&name.value) {
-                    Some(definition) if depth <= DEPTH => self.condition(names, &definition.value, at, depth + 1),
+                    Some(definition) if depth <= DEPTH && self.budget.spend(2) => {
+                        self.condition(names, &definition.value, at, depth + 1)
+                    }
                     _ => self.atom(Atom::Unknown(&name.value)),
                 };
                 self.named.insert(key, formula);
@@ -279,6 +286,9 @@ impl<'d> Formulas<'d> {
     }
 
     fn intern(&mut self, shape: Shape) -> FormulaId {
+        if !self.budget.spend(3) {
+            return Self::FALSE;
+        }
         if let Some(known) = self.ids.get(&shape) {
             return *known;
         }
@@ -313,7 +323,7 @@ impl<'d> Formulas<'d> {
         let mut open = formulas.to_vec();
         let mut found = std::collections::BTreeSet::new();
         while let Some(id) = open.pop() {
-            if found.insert(id) {
+            if self.budget.spend(5) && found.insert(id) {
                 match self.shapes.get(id.0 as usize) {
                     Some(Shape::All(members) | Shape::Any(members)) => open.extend_from_slice(members),
                     Some(Shape::Not(member)) => open.push(*member),
@@ -326,24 +336,9 @@ impl<'d> Formulas<'d> {
 
     /// Whether the formula holds for somebody of whom each leaf says what `holds` says.
     pub(super) fn holds(&self, formula: FormulaId, holds: impl Fn(&Atom<'d>) -> bool) -> bool {
-        let parts = self.below(&[formula]);
-        let values = self.values(&parts, |leaf| self.atoms.get(leaf as usize).map(&holds));
-        values.get(&formula).copied().flatten() == Some(true)
-    }
-
-    fn values(&self, parts: &[FormulaId], leaf: impl Fn(u32) -> Option<bool>) -> HashMap<FormulaId, Option<bool>> {
-        let mut values: HashMap<FormulaId, Option<bool>> = HashMap::with_capacity(parts.len());
-        for id in parts {
-            let value = match self.shapes.get(id.0 as usize) {
-                Some(Shape::Leaf(number)) => leaf(*number),
-                Some(Shape::Not(member)) => values.get(member).copied().flatten().map(|value| !value),
-                Some(Shape::All(members)) => joined(members, &values, false),
-                Some(Shape::Any(members)) => joined(members, &values, true),
-                None => None,
-            };
-            values.insert(*id, value);
-        }
-        values
+        let program = Program::of(self, &[formula]);
+        let values = program.values(|leaf| self.atoms.get(leaf as usize).map(&holds));
+        program.value(&values, formula) == Some(true)
     }
 
     /// Whether whoever passes `one` also passes `other`. Exact; if the search takes too long, the answer is no.
@@ -387,8 +382,8 @@ impl<'d> Formulas<'d> {
                 }
             }
         }
-        let parts = self.below(&[one, other]);
-        let mut search = Search { formulas: self, parts, leaves, relations, one, other, budget: 20_000 };
+        let program = Program::of(self, &[one, other]);
+        let mut search = Search { program, leaves, relations, one, other, tries: 20_000, budget: &self.budget };
         !search.finds(0, 0)
     }
 
@@ -460,10 +455,58 @@ fn is_literal(right: &str) -> bool {
     ["String(", "Integer(", "Bool(", "Time(", "Duration("].iter().any(|kind| right.starts_with(kind))
 }
 
-fn joined(members: &[FormulaId], values: &HashMap<FormulaId, Option<bool>>, absorbing: bool) -> Option<bool> {
+/// Formulas laid out for evaluation: parts first, members by their place.
+struct Program {
+    ids: Vec<FormulaId>,
+    parts: Vec<Part>,
+}
+
+enum Part {
+    Leaf(u32),
+    All(Vec<usize>),
+    Any(Vec<usize>),
+    Not(usize),
+}
+
+impl Program {
+    fn of(formulas: &Formulas<'_>, roots: &[FormulaId]) -> Self {
+        let ids = formulas.below(roots);
+        let place = |id: &FormulaId| ids.binary_search(id).unwrap_or(usize::MAX);
+        let parts = (ids.iter())
+            .map(|id| match formulas.shapes.get(id.0 as usize) {
+                Some(Shape::Leaf(leaf)) => Part::Leaf(*leaf),
+                Some(Shape::All(members)) => Part::All(members.iter().map(place).collect()),
+                Some(Shape::Any(members)) => Part::Any(members.iter().map(place).collect()),
+                Some(Shape::Not(member)) => Part::Not(place(member)),
+                None => Part::Any(Vec::new()),
+            })
+            .collect();
+        Self { ids, parts }
+    }
+
+    fn values(&self, leaf: impl Fn(u32) -> Option<bool>) -> Vec<Option<bool>> {
+        let mut values: Vec<Option<bool>> = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let value = match part {
+                Part::Leaf(number) => leaf(*number),
+                Part::Not(member) => values.get(*member).copied().flatten().map(|value| !value),
+                Part::All(members) => joined(members, &values, false),
+                Part::Any(members) => joined(members, &values, true),
+            };
+            values.push(value);
+        }
+        values
+    }
+
+    fn value(&self, values: &[Option<bool>], id: FormulaId) -> Option<bool> {
+        values.get(self.ids.binary_search(&id).ok()?).copied().flatten()
+    }
+}
+
+fn joined(members: &[usize], values: &[Option<bool>], absorbing: bool) -> Option<bool> {
     let mut all_known = true;
     for member in members {
-        match values.get(member).copied().flatten() {
+        match values.get(*member).copied().flatten() {
             Some(value) if value == absorbing => return Some(absorbing),
             Some(_) => {}
             None => all_known = false,
@@ -479,26 +522,28 @@ struct Relations {
 }
 
 /// Looks for somebody who passes `one` and not `other`.
-struct Search<'s, 'd> {
-    formulas: &'s Formulas<'d>,
-    parts: Vec<FormulaId>,
+struct Search<'s> {
+    program: Program,
     leaves: Vec<u32>,
     relations: Vec<Relations>,
     one: FormulaId,
     other: FormulaId,
-    budget: u32,
+    tries: u32,
+    budget: &'s Budget,
 }
 
-impl Search<'_, '_> {
-    /// `yes` and `no`: what is settled of the leaves.
+impl Search<'_> {
+    /// `yes` and `no`: what is settled of the leaves. When it takes too long, the answer is yes.
     fn finds(&mut self, yes: u128, no: u128) -> bool {
-        let Some(budget) = self.budget.checked_sub(1) else { return true };
-        self.budget = budget;
-        let values = self.formulas.values(&self.parts, |leaf| {
+        let Some(tries) = self.tries.checked_sub(1).filter(|_| self.budget.spend(self.program.parts.len())) else {
+            return true;
+        };
+        self.tries = tries;
+        let values = self.program.values(|leaf| {
             let bit = 1_u128 << self.leaves.binary_search(&leaf).ok()?;
             (yes & bit != 0).then_some(true).or((no & bit != 0).then_some(false))
         });
-        match (values.get(&self.one).copied().flatten(), values.get(&self.other).copied().flatten()) {
+        match (self.program.value(&values, self.one), self.program.value(&values, self.other)) {
             (Some(false), _) | (_, Some(true)) => return false,
             (Some(true), Some(false)) => return true,
             _ => {}
@@ -534,5 +579,88 @@ impl Search<'_, '_> {
             }
         }
         (yes, without)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::diagnostic::Sources;
+    use crate::policy::document::Document;
+
+    use super::*;
+
+    const SET: &str = r#"
+version: 1
+roles:
+  editor: [edit]
+  admin: { includes: editor, can: "*" }
+conditions: { own: path.id == user.id }
+access: { staff: { role: editor } }
+routes:
+  GET /a0: authenticated
+  GET /a1: optional
+  GET /a2: deny
+  GET /a3: { role: admin }
+  GET /a4: staff
+  GET /a5: { permission: edit }
+  GET /a6: { scope: items }
+  GET /a7: { scope: items:read }
+  GET /a8: { any: [ staff, { scope: items:read } ] }
+  GET /a9: { all: [ { scope: items }, { role: admin } ] }
+  GET /{id}: { where: own }
+  GET /{user}: { where: path.user == user.id, mfa: true }
+  GET /b/{id}: { where: own }
+  GET /a13: { where: user.tenant == "a" }
+  GET /a14: { not: { where: user.tenant is "a" } }
+  GET /a15: { max_age: 5m }
+  GET /a16: { max_age: 10m }
+  GET /a17: { all: [ { issuer: one }, { issuer: two } ] }
+"#;
+
+    fn formulas<'d>(document: &'d Document, names: &Names<'d>) -> (Formulas<'d>, Vec<FormulaId>) {
+        let mut formulas = Formulas::new(Hierarchy::Colon, Budget::default());
+        let of = |formulas: &mut Formulas<'d>, route: &'d crate::policy::document::Route| {
+            let at = formulas.positions(&route.template.segments);
+            formulas.of_route(names, &route.requirement, &at)
+        };
+        let ids = document.routes.iter().map(|route| of(&mut formulas, route)).collect();
+        (formulas, ids)
+    }
+
+    #[test]
+    fn who_passes_one_passes_the_other() {
+        let mut sources = Sources::default();
+        sources.add("a.yaml", SET);
+        let (document, found) = crate::policy::read(&sources);
+        assert_eq!(found, []);
+        let names = Names::of(&document);
+        let (mut formulas, ids) = formulas(&document, &names);
+        for (one, other, expected) in [
+            (3, 0, true),  // admin → a login
+            (0, 1, true),  // a login → everybody
+            (1, 0, false), // and not the other way round
+            (2, 3, true),  // nobody → admin
+            (3, 4, true),  // admin → editor, which it includes
+            (4, 3, false),
+            (4, 5, true), // editor → edit, which it can
+            (3, 5, true),
+            (5, 4, false),
+            (6, 7, true), // items → items:read
+            (7, 6, false),
+            (4, 8, true),
+            (7, 8, true),
+            (8, 4, false),
+            (9, 8, true),
+            (9, 6, true),
+            (11, 10, true), // one position, whatever the name
+            (10, 11, false),
+            (12, 10, false), // another position
+            (13, 14, false),
+            (15, 16, true),
+            (16, 15, false),
+            (17, 2, true), // two issuers at once: nobody
+        ] {
+            assert_eq!(formulas.implies(&names, ids[one], ids[other]), expected, "{one} implies {other}");
+        }
     }
 }

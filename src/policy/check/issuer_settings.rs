@@ -17,6 +17,8 @@
 //! # Instead
 //! State the missing key. What shall not be checked is waived in words: `issuer: any`, `audience: none`.
 
+use std::collections::HashMap;
+
 use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
 use crate::policy::document::{Definition, Issuer, Preset, Reference, Source, Waivable};
 
@@ -143,7 +145,7 @@ fn mfa<'d>(definition: &'d Definition<Issuer>, found: &mut Findings<'d>) {
 }
 
 /// What the tokens of an issuer are recognised by.
-#[derive(PartialEq)]
+#[derive(PartialEq, Eq, Hash)]
 enum Claimed<'d> {
     Any,
     Issuer(&'d str),
@@ -165,19 +167,21 @@ fn claimed(issuer: &Issuer) -> Option<Claimed<'_>> {
 }
 
 fn told_apart<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
-    let issuers = &context.document.issuers;
-    for (index, second) in issuers.iter().enumerate() {
+    let mut known: HashMap<Claimed<'d>, &'d Definition<Issuer>> = HashMap::new();
+    for second in &context.document.issuers {
         let Some(claim) = claimed(&second.value) else { continue };
-        let first = issuers
-            .iter()
-            .take(index)
-            .find(|first| first.name.value != second.name.value && claimed(&first.value).as_ref() == Some(&claim));
-        if let Some(first) = first {
-            let names = quoted([first.name.value.as_str(), second.name.value.as_str()]);
-            let why = if claim == Claimed::Any { "both accept any issuer" } else { "both claim the same tokens" };
-            let diagnostic =
-                Diagnostic::new(Code::P412, format!("issuers {names} cannot be told apart"), second.name.span, why)
-                    .also(first.name.span, "the other one");
+        let why = if claim == Claimed::Any { "both accept any issuer" } else { "both claim the same tokens" };
+        let first = *known.entry(claim).or_insert(second);
+        if first.name.value != second.name.value {
+            let mut names = [first.name.value.as_str(), second.name.value.as_str()];
+            names.sort_unstable();
+            let diagnostic = Diagnostic::new(
+                Code::P412,
+                format!("issuers {} cannot be told apart", quoted(names)),
+                second.name.span,
+                why,
+            )
+            .also(first.name.span, "the other one");
             found.between(vec![second.into(), first.into()], diagnostic);
         }
     }

@@ -24,7 +24,6 @@ use crate::policy::template::{Segment, Template};
 
 use super::Context;
 use super::findings::{Findings, Owner};
-use super::names::similar;
 use super::walk::{Leaf, leaves};
 
 pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
@@ -128,7 +127,7 @@ fn direct<'d>(owner: Owner<'d>, name: &str, span: Span, place: &Place<'_>, found
     }
     let message = format!("`path.{name}` is a path parameter that {} doesn't have", place.what);
     let mut diagnostic = Diagnostic::new(Code::P306, message, span, "used here").note(place.note());
-    if let Some(meant) = similar(name, place.parameters.iter().copied()) {
+    if let Some(meant) = crate::diagnostic::suggest::closest(name, place.parameters.iter().copied()) {
         diagnostic = diagnostic.help(format!("did you mean `path.{meant}`?"));
     }
     found.about(owner, diagnostic);

@@ -6,6 +6,7 @@
 //!
 //! Nothing here resolves `env:` or `file:` references, runs the policy's tests or decides a request.
 
+mod budget;
 mod describe;
 mod findings;
 mod formula;
@@ -57,8 +58,8 @@ use std::collections::BTreeSet;
 use crate::diagnostic::{Diagnostic, Sources};
 
 use super::checked::Checked;
-use super::document::Document;
-use findings::Findings;
+use super::document::{Document, FragmentId};
+use findings::{Findings, Owner};
 use names::Names;
 use table::Table;
 
@@ -139,5 +140,8 @@ fn findings(document: &Document, sources: &Sources, options: &Options) -> Vec<Di
         run(&context, &mut table, &mut found);
     }
 
+    if let Some(diagnostic) = context.names.budget.report() {
+        found.about(Owner::of_fragment(FragmentId(0)), diagnostic);
+    }
     suppressions::finish(&context, found)
 }

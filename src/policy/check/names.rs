@@ -1,11 +1,13 @@
 //! The names of a set by kind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::diagnostic::{Diagnostic, Sources, Span, Spanned, suggest};
 use crate::policy::document::{
     Access, Condition, Definition, Document, Fixture, Guard, Issuer, Limit, Requirement, Role, Set,
 };
+
+use super::budget::Budget;
 
 /// The role that opens the console; built in, reached only through `includes`.
 pub(super) const CONSOLE_ROLE: &str = "portcullis:admin";
@@ -51,6 +53,8 @@ pub(super) struct Names<'d> {
     pub(super) limits: Index<'d, Limit>,
     pub(super) guards: Index<'d, Guard>,
     pub(super) identities: Index<'d, Fixture>,
+    /// What the checks of a run may still cost.
+    pub(super) budget: Budget,
     /// Permissions that roles grant by their full name.
     pub(super) granted: BTreeMap<&'d str, Span>,
 }
@@ -73,18 +77,25 @@ impl<'d> Names<'d> {
             guards: Index::of(&document.guards),
             identities: Index::of(&document.identities),
             granted,
+            budget: Budget::default(),
         }
+    }
+
+    /// The candidate that `word` most probably means, if one is near.
+    pub(super) fn similar<'n>(&self, word: &str, candidates: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+        suggest::closest(word, candidates.into_iter().take_while(|_| self.budget.spend(20)))
     }
 
     /// The role and everything it includes, itself first.
     pub(super) fn closure(&self, role: &'d str) -> Vec<&'d str> {
         let mut closure = vec![role];
+        let mut known = HashSet::from([role]);
         let mut at = 0;
-        while let Some(name) = closure.get(at).copied() {
+        while let Some(name) = closure.get(at).copied().filter(|_| self.budget.spend(2)) {
             at += 1;
             let Some(definition) = self.roles.get(name) else { continue };
             for included in &definition.value.includes {
-                if !closure.contains(&included.value.as_str()) {
+                if known.insert(included.value.as_str()) {
                     closure.push(&included.value);
                 }
             }
@@ -135,11 +146,6 @@ pub(super) fn pattern_matches(pattern: &str, permission: &str) -> bool {
 /// Names in backticks, joined by commas.
 pub(super) fn quoted<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-/// The candidate that `word` most probably means, if one is near.
-pub(super) fn similar<'n>(word: &str, candidates: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    suggest::closest(word, candidates)
 }
 
 /// Adds the replacement of a misspelt name, written as the original was.

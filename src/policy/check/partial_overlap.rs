@@ -31,14 +31,25 @@ use super::describe;
 use super::findings::Findings;
 use super::table::{HostTable, Table, View, method_list};
 
+/// Of a template that crosses more than this many others, the first are enough.
+const MOST_OF_ONE: usize = 256;
+/// Nobody reads more findings.
+const MOST: usize = 2000;
+
 pub(super) fn run<'d>(context: &Context<'d>, table: &mut Table<'d>, found: &mut Findings<'d>) {
     let mut crossings: Vec<Crossing<'d>> = Vec::new();
     for host in table.hosts.values() {
         for (index, group) in host.groups.iter().enumerate() {
             let Some(first) = table.first(group) else { continue };
+            let mut met = 0;
             host.tree.overlapping(first.wanted(), true, &mut |other, _| {
+                met += 1;
                 crossings.extend(crossing(table, host, index, other));
-                ControlFlow::Continue(())
+                if met < MOST_OF_ONE && crossings.len() < MOST {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
             });
         }
     }
@@ -99,7 +110,11 @@ fn crossing<'d>(table: &Table<'d>, host: &HostTable, one: usize, other: usize) -
     }
     let methods = table.methods(winner);
     let pairs: Vec<(usize, usize, &'d str)> = (table.methods(loser).intersection(&methods))
-        .filter_map(|method| Some((table.serving(winner, method)?.0, table.serving(loser, method)?.0, *method)))
+        .filter_map(|method| {
+            let (one, by) = table.serving(winner, method)?;
+            let (other, instead) = table.serving(loser, method)?;
+            (by.formula != instead.formula || by.access != instead.access).then_some((one, other, *method))
+        })
         .collect();
     (!pairs.is_empty()).then(|| Crossing { pairs, path: format!("/{}", path.join("/")) })
 }

@@ -9,10 +9,12 @@ use std::ops::ControlFlow;
 use crate::policy::specificity::{kind_contains, kind_matches};
 use crate::policy::template::{Kind, Segment};
 
+use super::budget::Budget;
+
 /// Templates by their segments, each with a number.
-#[derive(Default)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
+    budget: Budget,
 }
 
 #[derive(Default)]
@@ -48,6 +50,10 @@ pub(super) struct Wanted<'t> {
 }
 
 impl Tree {
+    pub(super) fn new(budget: &Budget) -> Self {
+        Self { nodes: Vec::new(), budget: budget.clone() }
+    }
+
     /// The number of a template: `next`, if it is new.
     pub(super) fn insert(&mut self, wanted: Wanted<'_>, next: usize) -> usize {
         let mut at = 0;
@@ -80,7 +86,7 @@ impl Tree {
     }
 
     fn search(&self, at: usize, path: &[String]) -> Option<usize> {
-        let node = self.nodes.get(at)?;
+        let node = self.nodes.get(at).filter(|_| self.budget.spend(1))?;
         let Some((segment, rest)) = path.split_first() else { return node.end.or(node.tail) };
         let exact = node.exact.get(segment.as_str()).and_then(|child| self.search(*child, rest));
         let folded = || {
@@ -116,7 +122,9 @@ impl Tree {
         partial: bool,
         visit: &mut dyn FnMut(usize, Relation) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let Some(node) = self.nodes.get(at) else { return ControlFlow::Continue(()) };
+        let Some(node) = self.nodes.get(at).filter(|_| self.budget.spend(1)) else {
+            return ControlFlow::Continue(());
+        };
         let mut report = |value: Option<usize>, relation: Relation| match value {
             Some(value) if !partial || relation.is_partial() => visit(value, relation),
             _ => ControlFlow::Continue(()),
@@ -197,7 +205,7 @@ impl Tree {
     }
 
     fn upwards(&self, at: usize, wanted: Wanted<'_>, wider: bool, found: &mut Vec<usize>) {
-        let Some(node) = self.nodes.get(at) else { return };
+        let Some(node) = self.nodes.get(at).filter(|_| self.budget.spend(1)) else { return };
         let Some((segment, rest)) = wanted.segments.split_first() else {
             found.extend(node.end.filter(|_| wider));
             found.extend(node.tail);
@@ -279,6 +287,102 @@ impl Tree {
                 (None, Some(_), Some(below)) => at = *below,
                 _ => return false,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::ops::ControlFlow;
+
+    use super::*;
+    use crate::policy::specificity::{contains, matches, more_specific, overlaps, same_shape};
+
+    /// Every template of up to three segments out of a few kinds.
+    fn templates() -> Vec<Vec<Segment>> {
+        let parameter = |kind| Segment::Parameter { name: None, kind };
+        let kinds = [
+            Segment::Literal("a".into()),
+            Segment::Literal("7".into()),
+            parameter(Kind::Int),
+            parameter(Kind::Slug),
+            parameter(Kind::Any),
+        ];
+        let mut all: Vec<Vec<Segment>> = vec![vec![]];
+        let mut longest = all.clone();
+        for _ in 0..3 {
+            longest = longest
+                .iter()
+                .flat_map(|start| kinds.iter().map(|kind| [&start[..], &[kind.clone()]].concat()))
+                .collect();
+            all.extend(longest.clone());
+        }
+        let tails = all
+            .iter()
+            .filter(|start| start.len() < 3)
+            .map(|start| [&start[..], &[Segment::Tail { name: None }]].concat());
+        all.extend(tails.collect::<Vec<_>>());
+        all
+    }
+
+    fn tree(templates: &[Vec<Segment>]) -> Tree {
+        let mut tree = Tree::new(&Budget::default());
+        for (index, segments) in templates.iter().enumerate() {
+            assert_eq!(tree.insert(Wanted { segments, fold: false }, index), index);
+        }
+        tree
+    }
+
+    #[test]
+    fn walks_find_what_comparing_each_pair_finds() {
+        let templates = templates();
+        let tree = tree(&templates);
+        for segments in &templates {
+            let wanted = Wanted { segments, fold: false };
+            let where_pair = |holds: &dyn Fn(&[Segment]) -> bool| -> BTreeSet<usize> {
+                (0..templates.len()).filter(|other| holds(&templates[*other])).collect()
+            };
+
+            let around: BTreeSet<usize> = tree.containing(wanted).into_iter().collect();
+            assert_eq!(around, where_pair(&|other| contains(other, segments) && !same_shape(other, segments)));
+
+            for partial in [false, true] {
+                let mut met = BTreeSet::new();
+                tree.overlapping(wanted, partial, &mut |other, relation| {
+                    met.insert(other);
+                    let (one, other) = (segments, &templates[other]);
+                    assert_eq!(relation.wider, !contains(one, other), "{one:?} {other:?}");
+                    assert_eq!(relation.narrower, !contains(other, one), "{one:?} {other:?}");
+                    ControlFlow::Continue(())
+                });
+                let crosses =
+                    |other: &[Segment]| !partial || (!contains(other, segments) && !contains(segments, other));
+                assert_eq!(met, where_pair(&|other| overlaps(other, segments) && crosses(other)), "{segments:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_winner_is_the_most_specific_match() {
+        // Without `slug`: it overlaps `int`, which P204 refuses.
+        let mut templates = templates();
+        templates.retain(|segments| {
+            !segments.iter().any(|segment| matches!(segment, Segment::Parameter { kind: Kind::Slug, .. }))
+        });
+        let tree = tree(&templates);
+        let words = ["a", "7", "8", "x", ""];
+        let mut paths: Vec<Vec<String>> = vec![vec![]];
+        let mut longest = paths.clone();
+        for _ in 0..4 {
+            longest =
+                longest.iter().flat_map(|start| words.map(|word| [&start[..], &[word.to_owned()]].concat())).collect();
+            paths.extend(longest.clone());
+        }
+        for path in paths {
+            let matching = (0..templates.len()).filter(|at| matches(&templates[*at], path.iter().map(String::as_str)));
+            let best = matching.reduce(|a, b| if more_specific(&templates[b], &templates[a]) { b } else { a });
+            assert_eq!(tree.find(&path), best, "{path:?}");
         }
     }
 }

@@ -26,12 +26,13 @@ use super::table::{ANY, Table, View};
 pub(super) fn run<'d>(_: &Context<'d>, table: &Table<'d>, found: &mut Findings<'d>) {
     for host in table.hosts.values() {
         for group in host.groups.iter().filter(|group| group.routes.len() > 1) {
-            let views: Vec<&View<'d>> = table.views(group).map(|(_, view)| view).collect();
+            let mut views: Vec<&View<'d>> = table.views(group).map(|(_, view)| view).collect();
+            views.sort_by_key(|view| view.route.key.span);
             for (index, again) in views.iter().enumerate() {
-                for first in views.iter().take(index) {
-                    if let Some(method) = both_serve(first, again) {
-                        found.between(vec![again.route.into(), first.route.into()], report(first, again, method));
-                    }
+                let mut before = views.iter().take(index);
+                let conflict = before.find_map(|first| Some((first, both_serve(first, again)?)));
+                if let Some((first, method)) = conflict {
+                    found.between(vec![again.route.into(), first.route.into()], report(first, again, method));
                 }
             }
         }

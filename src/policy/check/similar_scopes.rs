@@ -71,10 +71,10 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
     pairs.dedup();
     for (one, other) in pairs {
         let (Some(a), Some(b)) = (used.get(one), used.get(other)) else { continue };
-        let (first, second, first_name, second_name) = if a.0 < b.0 { (a, b, one, other) } else { (b, a, other, one) };
+        let (first, second) = if a.0 < b.0 { (a, b) } else { (b, a) };
         let diagnostic = Diagnostic::new(
             Code::P509,
-            format!("scopes `{first_name}` and `{second_name}` differ in one letter"),
+            format!("scopes `{one}` and `{other}` differ in one letter"),
             second.0,
             "misspelt?",
         )

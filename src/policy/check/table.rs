@@ -10,6 +10,7 @@ use crate::policy::specificity::{compare, contains};
 use crate::policy::template::Segment;
 
 use super::Context;
+use super::budget::Budget;
 use super::formula::{FormulaId, Formulas};
 use super::paths::{Tree, Wanted};
 
@@ -94,7 +95,6 @@ pub(super) fn method_list<'m>(methods: impl IntoIterator<Item = &'m str>) -> Vec
 }
 
 /// The templates of one host pattern.
-#[derive(Default)]
 pub(super) struct HostTable {
     pub(super) tree: Tree,
     pub(super) groups: Vec<Group>,
@@ -108,7 +108,7 @@ pub(super) struct Group {
 impl<'d> Table<'d> {
     pub(super) fn of(context: &Context<'d>) -> Self {
         let document = context.document;
-        let mut formulas = Formulas::new(hierarchy(context));
+        let mut formulas = Formulas::new(hierarchy(context), context.names.budget.clone());
         let mut routes = Vec::with_capacity(document.routes.len());
         let guards = GuardView::all(context, &mut formulas);
         for route in &document.routes {
@@ -137,11 +137,13 @@ impl<'d> Table<'d> {
                 guards: Vec::new(),
             });
         }
-        guard_routes(&guards, &mut routes);
+        guard_routes(&context.names.budget, &guards, &mut routes);
         let mut hosts: BTreeMap<String, HostTable> = BTreeMap::new();
         for (index, view) in routes.iter().enumerate() {
             for host in &view.hosts {
-                let table = hosts.entry(host.clone()).or_default();
+                let table = hosts
+                    .entry(host.clone())
+                    .or_insert_with(|| HostTable { tree: Tree::new(&context.names.budget), groups: Vec::new() });
                 let next = table.groups.len();
                 let group = table.tree.insert(view.wanted(), next);
                 if group == next {
@@ -151,6 +153,13 @@ impl<'d> Table<'d> {
                     group.routes.push(index);
                 }
             }
+        }
+        // By what is written, so that the order of files does not show.
+        for group in hosts.values_mut().flat_map(|host| &mut host.groups).filter(|group| group.routes.len() > 1) {
+            group.routes.sort_by_key(|index| {
+                let route = routes.get(*index).map(|view| view.route);
+                route.map(|route| (route.key.value.as_str(), context.sources.text(route.requirement.span())))
+            });
         }
         Self { routes, hosts, guards, formulas }
     }
@@ -257,8 +266,8 @@ impl<'d> GuardView<'d> {
 }
 
 /// Notes for each route the guards whose paths intersect it. Public routes take part, too.
-fn guard_routes(guards: &[GuardView<'_>], routes: &mut [View<'_>]) {
-    let mut tree = Tree::default();
+fn guard_routes(budget: &Budget, guards: &[GuardView<'_>], routes: &mut [View<'_>]) {
+    let mut tree = Tree::new(budget);
     let mut paths: Vec<Vec<usize>> = Vec::new();
     for (index, guard) in guards.iter().enumerate() {
         for path in &guard.guard.value.paths {

@@ -24,7 +24,7 @@ use crate::diagnostic::{Code, Diagnostic, Spanned};
 
 use super::Context;
 use super::findings::{Findings, Owner};
-use super::names::{CONSOLE_ROLE, similar};
+use super::names::CONSOLE_ROLE;
 
 pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
     let keys: BTreeSet<String> = context.document.routes.iter().map(|route| one_space(&route.key.value)).collect();
@@ -37,7 +37,7 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
             if let Some(route) = expectation.route.as_ref().filter(|route| !keys.contains(&one_space(&route.value))) {
                 let message = format!("no route has the key `{}`", route.value);
                 let mut diagnostic = Diagnostic::new(Code::P603, message, route.span, "not in `routes`");
-                if let Some(meant) = similar(&route.value, keys.iter().map(String::as_str)) {
+                if let Some(meant) = context.names.similar(&route.value, keys.iter().map(String::as_str)) {
                     diagnostic = diagnostic.help(format!("did you mean `{meant}`?"));
                 }
                 found.about(owner, diagnostic);
@@ -72,7 +72,7 @@ fn reason<'d>(context: &Context<'d>, owner: Owner<'d>, because: &Spanned<String>
     }
     let mut diagnostic =
         Diagnostic::new(Code::P603, format!("`because` names an unknown {kind} `{name}`"), because.span, "");
-    if let Some(meant) = similar(name, candidates) {
+    if let Some(meant) = names.similar(name, candidates) {
         diagnostic = diagnostic.help(format!("did you mean `{kind} {meant}`?"));
     }
     found.about(owner, diagnostic);

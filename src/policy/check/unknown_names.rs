@@ -24,7 +24,7 @@ use crate::policy::document::{Access, Clause, LimitUse, Operand};
 
 use super::Context;
 use super::findings::{Findings, Owner};
-use super::names::{CONSOLE_ROLE, replace, similar};
+use super::names::{CONSOLE_ROLE, replace};
 use super::walk::{Part, written};
 
 /// Issuers that are implied by the environment where there is no `identity`.
@@ -195,7 +195,7 @@ fn check<'d, 'n>(
         return;
     }
     let mut diagnostic = Diagnostic::new(Code::P102, format!("unknown {kind} `{}`", name.value), name.span, label);
-    if let Some(meant) = similar(&name.value, candidates) {
+    if let Some(meant) = context.names.similar(&name.value, candidates) {
         let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
         let title = format!("{article} {kind} with a similar name exists");
         diagnostic = replace(diagnostic, &title, context.sources, name.span, meant);

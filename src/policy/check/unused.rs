@@ -19,7 +19,7 @@
 //! # Instead
 //! Use it or delete it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::diagnostic::{Code, Diagnostic, Spanned};
 use crate::policy::document::{Clause, Definition, LimitUse, Operand, Operator, Reference, UserFact};
@@ -32,7 +32,7 @@ use super::walk::{Part, written};
 #[derive(Default)]
 struct Uses<'d> {
     roles: HashSet<&'d str>,
-    scopes: HashSet<&'d str>,
+    scopes: BTreeSet<&'d str>,
     permissions: HashSet<&'d str>,
     access: HashSet<&'d str>,
     conditions: HashSet<&'d str>,
@@ -49,20 +49,14 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
     }
     let uses = uses(context);
 
-    let grants = |role: &'d str| {
-        context.names.closure(role).into_iter().any(|name| {
-            name == CONSOLE_ROLE
-                || context
-                    .names
-                    .roles
-                    .get(name)
-                    .is_some_and(|role| !role.value.can.is_empty() || !role.value.grants.is_empty())
-        })
-    };
-    report(&document.roles, Code::P501, "role", |name| uses.roles.contains(name) || grants(name), found);
+    let granting = granting(context);
+    report(&document.roles, Code::P501, "role", |name| uses.roles.contains(name) || granting.contains(name), found);
     let implied = |scope: &str| {
-        let mut below = uses.scopes.iter().filter_map(|used| used.strip_prefix(scope));
-        below.any(|rest| rest.starts_with([':', '.']))
+        let below = |separator: char| {
+            let prefix = format!("{scope}{separator}");
+            uses.scopes.range(prefix.as_str()..).next().is_some_and(|used| used.starts_with(&prefix))
+        };
+        below(':') || below('.')
     };
     report(&document.scopes, Code::P501, "scope", |name| uses.scopes.contains(name) || implied(name), found);
     let granted = &context.names.granted;
@@ -139,4 +133,26 @@ fn uses<'d>(context: &Context<'d>) -> Uses<'d> {
         uses.identities.insert(&name.value);
     }
     uses
+}
+
+/// The roles that grant something, themselves or through what they include.
+fn granting<'d>(context: &Context<'d>) -> HashSet<&'d str> {
+    let mut included_by: HashMap<&str, Vec<&'d str>> = HashMap::new();
+    let mut open: Vec<&'d str> = vec![CONSOLE_ROLE];
+    for role in &context.document.roles {
+        let name = role.name.value.as_str();
+        if !role.value.can.is_empty() || !role.value.grants.is_empty() {
+            open.push(name);
+        }
+        for included in &role.value.includes {
+            included_by.entry(&included.value).or_default().push(name);
+        }
+    }
+    let mut granting = HashSet::new();
+    while let Some(name) = open.pop() {
+        if granting.insert(name) {
+            open.extend(included_by.get(name).into_iter().flatten());
+        }
+    }
+    granting
 }

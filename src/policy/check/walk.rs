@@ -1,5 +1,7 @@
 //! Going through requirements and conditions, as they are written and through their names.
 
+use std::collections::HashSet;
+
 use crate::diagnostic::{Span, Spanned};
 use crate::policy::document::{
     Access, AccessRef, Clause, Comparison, Condition, Definition, Document, FragmentId, Guard, Issuer, Names as Listed,
@@ -171,27 +173,29 @@ pub(super) fn leaves<'d>(
     asked: &'d Requirement,
     visit: &mut dyn FnMut(Leaf<'d>, &[&'d Spanned<String>]),
 ) {
-    Follow { names, visit, trail: Vec::new(), entered: Vec::new() }.requirement(asked);
+    Follow { names, visit, trail: Vec::new(), entered: HashSet::new() }.requirement(asked);
 }
 
 struct Follow<'d, 'v> {
     names: &'v Names<'d>,
     visit: &'v mut dyn FnMut(Leaf<'d>, &[&'d Spanned<String>]),
     trail: Vec<&'d Spanned<String>>,
-    entered: Vec<(bool, &'d str)>,
+    entered: HashSet<(bool, &'d str)>,
 }
 
 impl<'d> Follow<'d, '_> {
     fn leaf(&mut self, leaf: Leaf<'d>) {
-        (self.visit)(leaf, &self.trail);
+        if self.names.budget.spend(2) {
+            (self.visit)(leaf, &self.trail);
+        }
     }
 
     fn enter(&mut self, is_condition: bool, name: &'d Spanned<String>, inside: impl FnOnce(&mut Self)) {
         let key = (is_condition, name.value.as_str());
-        if self.entered.contains(&key) || self.trail.len() > super::cycles::DEPTH {
+        let deep = self.trail.len() > super::cycles::DEPTH;
+        if deep || !self.names.budget.spend(2) || !self.entered.insert(key) {
             return;
         }
-        self.entered.push(key);
         self.trail.push(name);
         inside(self);
         self.trail.pop();

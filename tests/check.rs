@@ -1,0 +1,212 @@
+//! Properties of `policy::check` over generated and hostile sets: the order of files and keys does not matter, templates
+//! are compared as their definition says, ten thousand routes are checked in a moment, nothing makes it stall.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use portcullis::diagnostic::{Code, Diagnostic, Sources};
+use portcullis::policy::{self, Options};
+use proptest::prelude::*;
+
+const HEAD: &str =
+    "version: 1\nupstream: http://localhost:8000\nidentity: { local: { preset: local, secret: env:SECRET_KEY } }\n";
+
+fn check(texts: &[String]) -> (Sources, Vec<Diagnostic>) {
+    let mut sources = Sources::default();
+    for (at, text) in texts.iter().enumerate() {
+        sources.add(&format!("{at}.yaml"), text);
+    }
+    let (document, mut found) = policy::read(&sources);
+    found.extend(policy::check(document, &sources, &Options::default()).1);
+    (sources, found)
+}
+
+/// The findings without their positions: code, message, and what is underlined, in any order of the labels.
+fn without_positions(texts: &[String]) -> Vec<String> {
+    let (sources, found) = check(texts);
+    let mut lines: Vec<String> = (found.iter())
+        .map(|found| {
+            let mut texts: Vec<&str> = vec![sources.text(found.primary.span)];
+            texts.extend(found.secondary.iter().map(|label| sources.text(label.span)));
+            texts.sort_unstable();
+            match found.code {
+                // Of several in conflict, which one is shown as the first is a matter of positions.
+                Code::P201 | Code::P204 => found.code.to_string(),
+                _ => format!("{} {} {texts:?}", found.code, found.message),
+            }
+        })
+        .collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+fn route() -> impl Strategy<Value = String> {
+    let segment = prop::sample::select(vec!["a", "b", "{x}", "{i:int}", "{s:slug}", "7"]);
+    let tail = prop::sample::select(vec!["", "", "/**"]);
+    let methods = prop::sample::select(vec!["", "GET ", "POST ", "GET|POST ", "HEAD "]);
+    let asked = prop::sample::select(vec![
+        "public",
+        "authenticated",
+        "{ role: admin }",
+        "{ role: editor }",
+        "staff",
+        "deny",
+        "todo",
+        "{ scope: items }",
+        "{ any: [ staff, { scope: itms } ] }",
+        "{ where: same }",
+    ]);
+    (methods, prop::collection::vec(segment, 0..4), tail, asked).prop_map(|(methods, segments, tail, asked)| {
+        // Parameters are named by their position, so that a name stands once.
+        let path: String = (segments.iter().enumerate())
+            .map(|(at, segment)| {
+                format!(
+                    "/{}",
+                    segment
+                        .replace('x', &format!("x{at}"))
+                        .replace("{i:", &format!("{{i{at}:"))
+                        .replace("{s:", &format!("{{s{at}:"))
+                )
+            })
+            .collect();
+        let path = if path.is_empty() && tail.is_empty() { "/".to_owned() } else { format!("{path}{tail}") };
+        format!("{methods}{path}: {asked}")
+    })
+}
+
+/// One fragment for each route, apart from the header.
+fn fragments(routes: &[String]) -> Vec<String> {
+    let mut texts = vec![format!(
+        "{HEAD}app: a\nroles: {{ admin: {{ includes: editor, can: \"*\" }}, editor: [edit] }}\naccess: {{ staff: {{ role: editor }} }}\nconditions: {{ same: path.x0 == user.tenant }}\n"
+    )];
+    texts.extend(routes.iter().map(|route| format!("version: 1\napp: a\nroutes:\n  {route}\n")));
+    texts
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_order_of_files_does_not_matter(
+        routes in prop::collection::btree_set(route(), 1..10).prop_map(|routes| routes.into_iter().collect::<Vec<_>>()),
+        seed in any::<u64>(),
+    ) {
+        let texts = fragments(&routes);
+        let mut shuffled = texts.clone();
+        let mut state = seed | 1;
+        for at in (1..shuffled.len()).rev() {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            shuffled.swap(at, (state >> 33) as usize % (at + 1));
+        }
+        prop_assert_eq!(without_positions(&texts), without_positions(&shuffled));
+    }
+}
+
+fn took(text: String) -> (Duration, Vec<Diagnostic>) {
+    let mut sources = Sources::default();
+    sources.add("a.yaml", &text);
+    let (document, mut found) = policy::read(&sources);
+    let start = Instant::now();
+    found.extend(policy::check(document, &sources, &Options::default()).1);
+    (start.elapsed(), found)
+}
+
+/// Debug builds are an order of magnitude slower; the release figure is what counts.
+fn allowed(release: Duration) -> Duration {
+    if cfg!(debug_assertions) { release * 25 } else { release }
+}
+
+#[test]
+fn ten_thousand_routes_are_checked_in_a_moment() {
+    let mut text = format!("{HEAD}case: sensitive\nroles: {{ admin: {{ can: \"*\" }}, editor: [edit] }}\nguards:\n");
+    for service in 0..50 {
+        let _ = writeln!(
+            text,
+            "  g{service}: {{ paths: \"/s{service}/t/{{tenant}}/**\", require: {{ where: path.tenant == user.tenant }} }}"
+        );
+    }
+    text.push_str("routes:\n");
+    for service in 0..50 {
+        for kind in 0..50 {
+            let base = format!("/s{service}/t/{{tenant}}/k{kind}");
+            let _ = writeln!(text, "  GET {base}: {{ scope: k{kind}:read }}");
+            let _ = writeln!(text, "  POST {base}: {{ scope: k{kind}:write, role: editor }}");
+            let _ = writeln!(
+                text,
+                "  GET {base}/{{id:int}}: {{ any: [ {{ scope: k{kind}:read }}, {{ where: path.id == user.id }} ] }}"
+            );
+            let _ = writeln!(text, "  PUT|DELETE {base}/{{id:int}}: {{ permission: edit }}");
+        }
+    }
+    let (took, found) = took(text);
+    println!("checked in {took:?}, {} findings", found.len());
+    let errors: Vec<&Diagnostic> = found.iter().filter(|found| found.is_error()).collect();
+    assert!(errors.is_empty(), "{:?}", errors.first());
+    assert!(took < allowed(Duration::from_millis(400)), "{took:?}");
+}
+
+#[test]
+fn hostile_sets_do_not_stall() {
+    let many = |count: usize, line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<Vec<_>>().join("\n");
+    let routes = |count: usize, line: &dyn Fn(usize) -> String| format!("{HEAD}routes:\n{}", many(count, line));
+    let doubling = format!(
+        "{HEAD}access:\n{}\nroutes:\n  GET /: a0\n",
+        many(60, &|at| format!(
+            "  a{at}: {{ any: [ {{ all: [ a{0}, {{ scope: l{at} }} ] }}, {{ all: [ a{0}, {{ scope: r{at} }} ] }} ] }}",
+            at + 1
+        ))
+    );
+    let chain = format!(
+        "{HEAD}access:\n{}\n  a20000: {{ scope: x }}\nroutes:\n  GET /: a0\n",
+        many(20_000, &|at| format!("  a{at}: {{ all: [ a{} ] }}", at + 1))
+    );
+    let ring =
+        format!("{HEAD}roles:\n{}\n", many(20_000, &|at| format!("  r{at}: {{ includes: r{} }}", (at + 1) % 20_000)));
+    let hard = |from: usize| {
+        (0..30)
+            .map(|at| {
+                format!(
+                    "{{ any: [ {{ scope: s{} }}, {{ scope: s{} }}, {{ role: q{} }} ] }}",
+                    (at * 7 + from) % 31,
+                    (at * 11 + from) % 31,
+                    at % 9
+                )
+            })
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let formulas =
+        format!("{HEAD}routes:\n  GET /a/**: {{ all: [ {} ] }}\n  GET /a/b: {{ all: [ {} ] }}\n", hard(0), hard(5));
+    for (what, text) in [
+        (
+            "catch-alls that cross",
+            routes(4000, &|at| {
+                if at % 2 == 0 {
+                    format!("  GET /l{at}/**: {{ scope: a }}")
+                } else {
+                    format!("  GET /{{x}}/m{at}: {{ scope: b }}")
+                }
+            }),
+        ),
+        ("literals under a parameter", routes(8000, &|at| format!("  GET /{{x}}/m{at}/{{y}}: {{ scope: b }}"))),
+        (
+            "deep templates",
+            routes(2000, &|at| format!("  GET /{}l{at}: deny", "{x}/".repeat(1).repeat(1) + &"a/".repeat(40))),
+        ),
+        ("names that double", doubling),
+        ("a long chain of names", chain),
+        ("a long ring of roles", ring),
+        ("formulas that are hard to compare", formulas),
+        (
+            "one catch-all and many siblings",
+            routes(8000, &|at| {
+                if at == 0 { "  /**: authenticated".to_owned() } else { format!("  GET /l{at}: {{ scope: s{at} }}") }
+            }),
+        ),
+    ] {
+        let (took, found) = took(text);
+        println!("{what}: {took:?}, {} findings", found.len());
+        assert!(took < allowed(Duration::from_secs(1)), "{what}: {took:?}");
+    }
+}
