@@ -1,5 +1,4 @@
 //! The explanations of codes tell the truth: every mistake earns its code, and no fix does.
-#![expect(clippy::unwrap_used, reason = "clippy.toml exempts test functions, not their helpers")]
 
 use std::collections::BTreeSet;
 use std::path::Path;

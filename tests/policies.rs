@@ -11,6 +11,7 @@
 //! Below it stand the remark beside the underline, the other places, notes, help and the replacements of fixes.
 //!
 //! A file without such lines earns none. `UPDATE=1 cargo test --test policies` writes the lines anew.
+#![expect(clippy::string_slice, clippy::unwrap_used, reason = "clippy.toml exempts test functions, not their helpers")]
 
 use std::fmt::Write as _;
 use std::fs;

@@ -2,11 +2,7 @@
 //!
 //! The inputs of the public YAML test suite (`../shared/vectors/yaml-test-suite`, read in place), random texts, and
 //! the project's own examples with a few bytes changed.
-#![expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "clippy.toml exempts test functions, not their helpers"
-)]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "clippy.toml exempts test functions, not their helpers")]
 
 use std::fs;
 use std::path::Path;
@@ -104,6 +100,37 @@ fn every_input_of_the_yaml_test_suite_is_read_or_refused() {
     // The first three close a flow collection or go on with a quoted scalar at the column of the key, which many
     // people write and other parsers read; the last is a directive that the YAML specification leaves open.
     assert_eq!(wrong, ["9C9N", "DK95", "QB6E", "ZYU8"]);
+}
+
+#[test]
+fn a_hostile_policy_is_an_error_in_about_a_second() {
+    let lines = |line: &dyn Fn(usize) -> String| -> String { (0..80_000).map(line).collect() };
+    let head = "version: 1\nupstream: http://localhost\n";
+    for (name, text) in [
+        ("unknown keys", format!("{head}{}", lines(&|n| format!("upstraem{n}: 1\n")))),
+        ("bad routes", format!("{head}routes:\n{}", lines(&|n| format!("  FETCH /{n}/:a: publik\n")))),
+        ("bad conditions", format!("{head}conditions:\n{}", lines(&|n| format!("  c{n}: usre.id == {n} x\n")))),
+        ("long condition", format!("{head}conditions: {{ a: '{}' }}", "user.id == \"a\" and ".repeat(200_000))),
+        ("long template", format!("{head}routes:\n  /{}: public\n", "a/".repeat(500))),
+        ("bad tests", format!("{head}tests:\n  a:\n{}", lines(&|n| format!("    GETT{n}: {{ a: dney }}\n")))),
+        ("bad allow", format!("{head}allow:\n{}", lines(&|n| format!("  P{n}: x\n")))),
+        ("many apps", (0..900).map(|n| format!("---\nversion: 1\napp: a{n}\nupstream: x\n")).collect()),
+    ] {
+        let mut sources = Sources::default();
+        sources.add("a.yaml", &text);
+        let start = Instant::now();
+        let (document, diagnostics) = policy::read(&sources);
+        let took = start.elapsed();
+        assert!(!diagnostics.is_empty() && document.damage.broken, "{name}");
+        assert!(diagnostics.len() <= 2000, "{name}: {}", diagnostics.len());
+        eprintln!("{name}: {took:?}");
+        // Debug builds on a busy machine; a release build needs a tenth.
+        assert!(took < Duration::from_secs(10), "{name}: {took:?}");
+        let start = Instant::now();
+        let text = portcullis::diagnostic::text::render(&diagnostics, &sources, false);
+        assert!(!text.is_empty());
+        eprintln!("{name}: rendered in {:?}", start.elapsed());
+    }
 }
 
 fn examples() -> Vec<String> {

@@ -677,10 +677,11 @@ fn number(text: &str) -> Option<Value> {
     if !has_digits || !digits(whole) || !digits(fraction.unwrap_or("")) || !exponent_fits {
         return None;
     }
-    if fraction.is_none() && exponent.is_none() {
-        if let Ok(number) = text.parse() {
-            return Some(Value::Integer(number));
-        }
+    if fraction.is_none()
+        && exponent.is_none()
+        && let Ok(number) = text.parse()
+    {
+        return Some(Value::Integer(number));
     }
     text.parse().ok().map(Value::Float)
 }
@@ -718,7 +719,7 @@ mod tests {
     }
 
     fn slice(text: &str, span: Span) -> &str {
-        &text[span.start as usize..span.end as usize]
+        text.get(span.start as usize..span.end as usize).unwrap()
     }
 
     /// Every key and value with the text under its span.

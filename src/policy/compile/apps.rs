@@ -165,9 +165,10 @@ fn parse_url(url: &str) -> Option<(bool, String, u16)> {
         return None;
     }
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    let port = match authority.port() {
-        Some(_) => authority.port_u16().filter(|port| *port != 0)?,
-        None if rest.ends_with(':') => return None,
+    // `Authority::port` is `None` for a port that does not fit, too.
+    let port = match rest.strip_prefix(authority.host())?.strip_prefix(':') {
+        Some(port) if port.starts_with('+') => return None,
+        Some(port) => port.parse().ok().filter(|port| *port != 0)?,
         None if tls => 443,
         None => 80,
     };

@@ -537,7 +537,7 @@ mod tests {
                 slice(leaf.right_span)
             ),
             Ok(Condition::Named(name)) => format!("name {}", name.value),
-            Ok(Condition::All(..)) => unreachable!(),
+            Ok(Condition::All(..)) => panic!("a list"),
             Err(bad) => {
                 let fix = bad.fixes.first().map_or(String::new(), |fix| format!(" → {}", fix.edits[0].text));
                 format!("{} «{}»{fix}", bad.message, slice(bad.primary.span))

@@ -112,10 +112,10 @@ impl Lower<'_> {
                 None
             }
             "forward_client_ip" => {
-                if let Some(object) = self.object(&what, node, Context::ForwardClientIp) {
-                    if let Some(node) = object.get("secret_key") {
-                        self.secret("`secret_key`", node);
-                    }
+                if let Some(object) = self.object(&what, node, Context::ForwardClientIp)
+                    && let Some(node) = object.get("secret_key")
+                {
+                    self.secret("`secret_key`", node);
                 }
                 None
             }

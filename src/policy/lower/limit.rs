@@ -151,7 +151,7 @@ mod tests {
                 Ok(limit) => format!("{} per {:?} by {:?} burst {:?}", limit.count, limit.per, limit.by, limit.burst),
                 Err(bad) => {
                     let span = bad.primary.span;
-                    format!("{} «{}»", bad.message, &value[span.start as usize..span.end as usize])
+                    format!("{} «{}»", bad.message, value.get(span.start as usize..span.end as usize).unwrap())
                 }
             };
             assert_eq!(shown, expected, "{value}");

@@ -86,10 +86,10 @@ impl Lower<'_> {
 
     fn lockout(&mut self, node: &Node) {
         let Some(object) = self.object("`lockout`", node, Context::Lockout) else { return };
-        if let Some(node) = object.get("after") {
-            if self.integer("`after`", node).is_some_and(|after| after.value < 1) {
-                self.report(Diagnostic::new(Code::P109, "bad value for `after`", node.span, "a whole number from 1"));
-            }
+        if let Some(node) = object.get("after")
+            && self.integer("`after`", node).is_some_and(|after| after.value < 1)
+        {
+            self.report(Diagnostic::new(Code::P109, "bad value for `after`", node.span, "a whole number from 1"));
         }
         for name in ["within", "for"] {
             if let Some(node) = object.get(name) {

@@ -45,6 +45,11 @@ pub fn lower(files: &[(FileId, Vec<Node>)], sources: &Sources) -> (Document, Vec
             lower.document(*file, node);
         }
     }
+    if lower.is_full()
+        && let Some(last) = lower.diagnostics.pop()
+    {
+        lower.diagnostics.push(last.note("the set holds more mistakes, which are not shown"));
+    }
     (lower.document, lower.diagnostics)
 }
 
@@ -82,9 +87,14 @@ impl<'n> Object<'n> {
 
 impl<'s> Lower<'s> {
     fn report(&mut self, found: Diagnostic) {
-        if self.diagnostics.len() < MAX_FINDINGS {
+        if !self.is_full() {
             self.diagnostics.push(found);
         }
+    }
+
+    /// Whether nothing more is reported, so that looking on is a waste.
+    fn is_full(&self) -> bool {
+        self.diagnostics.len() >= MAX_FINDINGS
     }
 
     /// Reports the error of a parser and leaves the value out.
@@ -181,7 +191,7 @@ impl<'s> Lower<'s> {
 
     fn known_keys<'n>(&mut self, entries: &'n [(Key, Node)], context: Context) -> Object<'n> {
         for (key, _) in entries {
-            if context.key(&key.text).is_none() {
+            if context.key(&key.text).is_none() && !self.is_full() {
                 self.unknown_key(key, context);
             }
         }
@@ -222,12 +232,11 @@ impl<'s> Lower<'s> {
     fn wrong_type(&mut self, what: &str, expected: &str, node: &Node) {
         let kind = node.kind();
         let mut found = Diagnostic::new(Code::P010, format!("{what} must be {expected}, not {kind}"), node.span, kind);
-        if let Value::Map(entries) = &node.value {
-            if let [(key, _)] = entries.as_slice() {
-                if matches!(key.text.as_str(), "env" | "file") {
-                    found = found.help(format!("write `{}:…` without a blank behind the colon", key.text));
-                }
-            }
+        if let Value::Map(entries) = &node.value
+            && let [(key, _)] = entries.as_slice()
+            && matches!(key.text.as_str(), "env" | "file")
+        {
+            found = found.help(format!("write `{}:…` without a blank behind the colon", key.text));
         }
         self.report(found);
     }
@@ -254,6 +263,9 @@ impl<'s> Lower<'s> {
     }
 
     fn suppression(&mut self, key: &Key, reason: &Node) -> Option<Suppression> {
+        if self.is_full() {
+            return None;
+        }
         let Ok(code) = key.text.parse::<Code>() else {
             let known = Code::ALL.iter().filter(|code| code.can_be_suppressed()).map(|code| code.as_str());
             let mut found =

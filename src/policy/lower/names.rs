@@ -72,6 +72,9 @@ impl Lower<'_> {
         let Some(node) = object.get(name) else { return };
         let Some(entries) = self.map(&format!("`{name}`"), node) else { return };
         for (key, node) in entries {
+            if self.is_full() {
+                return;
+            }
             // The reason for `None` was reported; that the name is used elsewhere is no second mistake.
             if lower(self, key, node).is_none() {
                 self.document.damage.names.push(key.text.clone());
@@ -304,10 +307,10 @@ impl Lower<'_> {
                     }
                 }
                 name => {
-                    if let Some(name) = self.header_name(name, key.span) {
-                        if let Some(value) = self.header_value(value) {
-                            self.document.headers.edits.push(crate::policy::document::HeaderEdit { name, value });
-                        }
+                    if let Some(name) = self.header_name(name, key.span)
+                        && let Some(value) = self.header_value(value)
+                    {
+                        self.document.headers.edits.push(crate::policy::document::HeaderEdit { name, value });
                     }
                 }
             }
@@ -315,21 +318,16 @@ impl Lower<'_> {
     }
 
     fn once(&mut self, object: Object<'_>) {
-        if let Some((key, node)) = object.entry("time_zone") {
-            if let Some(zone) = self.text("`time_zone`", node) {
-                if jiff::tz::TimeZoneDatabase::bundled().get(&zone.value).is_err() {
-                    let message = format!("unknown time zone `{}`", shorten(&zone.value));
-                    self.report(Diagnostic::new(
-                        Code::P109,
-                        message,
-                        node.span,
-                        "an IANA name such as `Europe/Berlin`",
-                    ));
-                }
-                match self.document.time_zone.as_ref().map(|earlier| earlier.span) {
-                    Some(earlier) => self.twice("time_zone", key.span, earlier),
-                    None => self.document.time_zone = Some(zone),
-                }
+        if let Some((key, node)) = object.entry("time_zone")
+            && let Some(zone) = self.text("`time_zone`", node)
+        {
+            if jiff::tz::TimeZoneDatabase::bundled().get(&zone.value).is_err() {
+                let message = format!("unknown time zone `{}`", shorten(&zone.value));
+                self.report(Diagnostic::new(Code::P109, message, node.span, "an IANA name such as `Europe/Berlin`"));
+            }
+            match self.document.time_zone.as_ref().map(|earlier| earlier.span) {
+                Some(earlier) => self.twice("time_zone", key.span, earlier),
+                None => self.document.time_zone = Some(zone),
             }
         }
         if let Some((key, node)) = object.entry("unmatched") {

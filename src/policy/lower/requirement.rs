@@ -52,7 +52,7 @@ impl Lower<'_> {
             _ => Vec::new(),
         };
         let span = if node.span.start == node.span.end { fallback } else { node.span };
-        (requirement.unwrap_or(Requirement::Word(Spanned::new(Access::Deny, span))), allow)
+        (requirement.unwrap_or_else(|| Requirement::Word(Spanned::new(Access::Deny, span))), allow)
     }
 
     pub(super) fn requirement(&mut self, node: &Node, place: Place) -> Option<Requirement> {
@@ -273,7 +273,7 @@ impl Lower<'_> {
         for join in ["any", "all"] {
             if inline {
                 let text = format!("{{ {join}: {written} }}");
-                let title = key.map_or(text.clone(), |key| format!("{{ {}: {text} }}", key.text));
+                let title = key.map_or_else(|| text.clone(), |key| format!("{{ {}: {text} }}", key.text));
                 found.fixes.push(Fix { title, edits: vec![Edit { span: node.span, text }] });
             }
         }

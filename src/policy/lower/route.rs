@@ -113,7 +113,7 @@ impl Lower<'_> {
         let description = object.get("description").and_then(|node| self.text("`description`", node));
         let allow = self.suppressions(object);
         // A guard that was refused in part still has its name; what it asks for stands in as `deny`.
-        let require = require.unwrap_or(Requirement::Word(Spanned::new(Access::Deny, key.span)));
+        let require = require.unwrap_or_else(|| Requirement::Word(Spanned::new(Access::Deny, key.span)));
         let guard = Guard {
             paths,
             hosts,

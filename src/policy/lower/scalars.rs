@@ -106,7 +106,7 @@ pub fn url_fault(text: &str, path_allowed: bool) -> Option<&'static str> {
         return Some("bad host");
     }
     let behind_host = authority.as_str().strip_prefix(authority.host()).unwrap_or("");
-    if behind_host.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_err()) {
+    if behind_host.strip_prefix(':').is_some_and(|port| number(port).is_none_or(|port| !(1..=65_535).contains(&port))) {
         return Some("bad port");
     }
     let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();

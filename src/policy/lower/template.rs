@@ -230,15 +230,14 @@ impl TemplateParser<'_, '_> {
             return false;
         }
         let span = self.text.at(place);
-        if self.usage != Use::Rewrite {
-            if let Some(earlier) = self.names.iter().find(|earlier| earlier.value == name) {
-                let message = format!("parameter `{name}` is used twice");
-                self.found.push(
-                    Diagnostic::new(Code::P203, message, span, "stands here again").also(earlier.span, "first here"),
-                );
-                self.good = false;
-                return false;
-            }
+        if self.usage != Use::Rewrite
+            && let Some(earlier) = self.names.iter().find(|earlier| earlier.value == name)
+        {
+            let message = format!("parameter `{name}` is used twice");
+            self.found
+                .push(Diagnostic::new(Code::P203, message, span, "stands here again").also(earlier.span, "first here"));
+            self.good = false;
+            return false;
         }
         self.names.push(Spanned::new(name.to_owned(), span));
         true
@@ -346,7 +345,12 @@ mod tests {
             None => {
                 let first = &found[0];
                 let span = first.primary.span;
-                format!("{}: {} «{}»", first.code, first.message, &value[span.start as usize..span.end as usize])
+                format!(
+                    "{}: {} «{}»",
+                    first.code,
+                    first.message,
+                    value.get(span.start as usize..span.end as usize).unwrap()
+                )
             }
             Some(template) => template
                 .segments

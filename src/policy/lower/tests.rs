@@ -59,10 +59,10 @@ impl Lower<'_> {
                 "kind" => fixture.kind = self.word(&what, node, keys::KINDS).map(|word| word.map(str::to_owned)),
                 "ip" => fixture.ip = self.ip(&what, node),
                 "claims" => {
-                    if self.map(&what, node).is_some() {
-                        if let Some(Json::Object(claims)) = self.json(node) {
-                            fixture.claims = claims;
-                        }
+                    if self.map(&what, node).is_some()
+                        && let Some(Json::Object(claims)) = self.json(node)
+                    {
+                        fixture.claims = claims;
                     }
                 }
                 _ => {}
@@ -109,6 +109,9 @@ impl Lower<'_> {
         self.each(object, "tests", |lower, group, node| {
             let entries = lower.map("a test group", node)?;
             for (key, node) in entries {
+                if lower.is_full() {
+                    return None;
+                }
                 // Nothing to do for `None`: the reason was reported.
                 let _reported = lower.test(group, key, node);
             }
