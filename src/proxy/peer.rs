@@ -4,6 +4,7 @@
 //! thread and panics where it fails.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -173,14 +174,23 @@ pub(super) async fn of(
         if let Some(pem) = &upstream.ca {
             let ca = addresses.ca(pem).ok_or_else(|| unreachable("its `ca` has no certificate that can be read"))?;
             options.ca = Some(ca);
+            // Pingora's pool does not tell peers apart by their CA: without this a connection that one CA vouches
+            // for would serve an upstream that trusts another.
+            peer.group_key = hash_of(pem);
         }
         // gRPC says `te: trailers` and works over HTTP/2 alone; all else goes over HTTP/1.1.
         if te.is_some_and(|te| te == "trailers") && !passing.websocket {
-            options.alpn = ALPN::H2H1;
-            options.max_h2_streams = 100;
+            peer.options.alpn = ALPN::H2H1;
+            peer.options.max_h2_streams = 100;
         }
     }
     Ok((peer, count))
+}
+
+fn hash_of(pem: &[u8]) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    pem.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// With an empty name Pingora verifies nothing at all.

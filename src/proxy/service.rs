@@ -102,6 +102,9 @@ impl ProxyHttp for Gate {
                 Ok(false)
             }
             Outcome::Respond(response) => {
+                if ends_connection(&decided.about.verdict) {
+                    session.set_keepalive(None);
+                }
                 context.state = State::Answered(Box::new(decided.about));
                 Self::answer(session, response).await?;
                 Ok(true)
@@ -186,9 +189,11 @@ impl ProxyHttp for Gate {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        if let Some(passing) = context.passing() {
-            response::edit(response, passing);
+        let Some(passing) = context.passing() else { return unpermitted() };
+        if response.status.as_u16() == 101 && !passing.websocket {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to a request that asked for none").into_up());
         }
+        response::edit(response, passing);
         Ok(())
     }
 
@@ -219,7 +224,9 @@ impl ProxyHttp for Gate {
             warn(context, error, &denial);
         }
         session.set_keepalive(None);
-        let answered = session.response_written().is_some_and(|head| !head.status.is_informational());
+        // After a 101 the connection is not HTTP any more: nothing of ours belongs on it.
+        let is_final = |head: &ResponseHeader| !head.status.is_informational() || head.status.as_u16() == 101;
+        let answered = session.response_written().is_some_and(is_final);
         if !answered {
             let raw = head::raw(session.as_downstream());
             let head = head::of(session.as_downstream(), raw.as_ref());
@@ -256,6 +263,14 @@ impl ProxyHttp for Gate {
         let raw = head::raw(session.as_downstream());
         let head = head::of(session.as_downstream(), raw.as_ref());
         self.pipeline.record(about, &head, Answered { status, failure: context.failure.as_ref() });
+    }
+}
+
+/// Where a message had two readings, the next one on the connection might, too (RFC 9112 §6.1, §11.2).
+fn ends_connection(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Refused(denial) => denial.route.is_none() && !matches!(denial.status(), 403 | 404 | 405),
+        Verdict::Permitted(_) | Verdict::Preflight => false,
     }
 }
 

@@ -35,6 +35,8 @@ const LINGER_READS: usize = 4096;
 
 /// A request line that is longer has a target that is too long.
 const LINE: usize = 16 * 1024;
+/// So many lines are not read to their end; Pingora would answer 400 from its 256th field on.
+const LINES: usize = 200;
 
 const TIMED_OUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\nCache-Control: no-store\r\n\r\n";
@@ -86,6 +88,10 @@ pub(crate) struct Guarded {
     timer: Option<Pin<Box<Sleep>>>,
     /// The request line with its line end, as far as it came.
     line: Vec<u8>,
+    /// Lines of the head so far.
+    lines: usize,
+    /// Whether the last byte ended a line.
+    at_line_start: bool,
     out: Vec<u8>,
     written: usize,
 }
@@ -93,7 +99,8 @@ pub(crate) struct Guarded {
 impl Guarded {
     pub(crate) fn new(inner: Stream, head: Arc<Head>) -> Self {
         let (line, out) = (Vec::new(), Vec::new());
-        Self { inner, head, started: Instant::now(), read: 0, timer: None, line, out, written: 0 }
+        let started = Instant::now();
+        Self { inner, head, started, read: 0, timer: None, line, lines: 0, at_line_start: true, out, written: 0 }
     }
 
     /// The request head is complete, body and answer follow.
@@ -107,19 +114,24 @@ impl Guarded {
         line.strip_suffix(b"\r").unwrap_or(line)
     }
 
-    /// Keeps what belongs to the request line; empty lines before it do not count (RFC 9112 §2.2).
-    fn keep_line(&mut self, received: &[u8]) {
-        if self.line.ends_with(b"\n") {
-            return;
-        }
+    /// Keeps the request line (empty lines before it do not count, RFC 9112 §2.2) and counts lines until the head
+    /// ends. Whether there are too many.
+    fn look_at(&mut self, received: &[u8]) -> bool {
         for piece in received.split_inclusive(|byte| *byte == b'\n') {
-            self.line.extend_from_slice(piece);
-            if matches!(self.line.as_slice(), b"\r\n" | b"\n") {
-                self.line.clear();
-            } else if self.line.ends_with(b"\n") {
-                return;
+            let has_line = self.line.ends_with(b"\n");
+            if has_line && self.at_line_start && matches!(piece, b"\r\n" | b"\n") {
+                break; // a body follows
             }
+            if !has_line {
+                self.line.extend_from_slice(piece);
+                if matches!(self.line.as_slice(), b"\r\n" | b"\n") {
+                    self.line.clear();
+                }
+            }
+            self.at_line_start = piece.ends_with(b"\n");
+            self.lines = self.lines.saturating_add(usize::from(self.at_line_start));
         }
+        self.lines > LINES
     }
 
     fn refuse(&mut self, cx: &mut Context<'_>, answer: &[u8]) -> Poll<io::Result<()>> {
@@ -171,10 +183,13 @@ impl AsyncRead for Guarded {
                     this.read = 0;
                     this.timer = None;
                     this.line.clear();
+                    (this.lines, this.at_line_start) = (0, true);
                     this.head.phase.store(READING, Ordering::Release);
                 }
                 this.read = this.read.saturating_add(received);
-                this.keep_line(buf.filled().get(before..).unwrap_or_default());
+                if this.look_at(buf.filled().get(before..).unwrap_or_default()) {
+                    return this.refuse(cx, TOO_LARGE);
+                }
                 Poll::Ready(result)
             }
             Poll::Pending if phase == READING => {

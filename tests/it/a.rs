@@ -125,9 +125,11 @@ async fn what_has_one_reading_is_decided_and_forwarded_as_it_stands() {
         report.get(&first, id, target, "", on_first).await;
         report.get(&second, id, target, "", on_second).await;
     }
-    for (id, target, forwarded) in
-        [("A17", "/admin/", "/admin/"), ("A29", "/%61dmin/x", "/admin/x"), ("A10", "/admin?x=/public", "/admin?x=/public")]
-    {
+    for (id, target, forwarded) in [
+        ("A17", "/admin/", "/admin/"),
+        ("A29", "/%61dmin/x", "/admin/x"),
+        ("A10", "/admin?x=/public", "/admin?x=/public"),
+    ] {
         report.get(&second, id, target, &admin(), &canon(forwarded)).await;
     }
     let head = "HEAD /admin/ HTTP/1.1\r\nHost: api.test\r\n\r\n";
@@ -139,7 +141,9 @@ async fn what_has_one_reading_is_decided_and_forwarded_as_it_stands() {
 async fn an_opt_in_admits_one_form_and_nothing_beside_it() {
     let mut report = Report::default();
     let with = |word: &str| {
-        format!("version: 1\nupstream: http://UPSTREAM\nallow: {{ {word}: the test is about it, P312: the catch-all is meant }}\n{IDENTITY}routes:\n  /**: public\n  /admin/**: {{ scope: admin }}\n  /one/{{id}}: public\n")
+        format!(
+            "version: 1\nupstream: http://UPSTREAM\nallow: {{ {word}: the test is about it, P312: the catch-all is meant }}\n{IDENTITY}routes:\n  /**: public\n  /admin/**: {{ scope: admin }}\n  /one/{{id}}: public\n"
+        )
     };
     let rows: &[(&str, &str, &[(&str, Expect)])] = &[
         (
@@ -217,7 +221,9 @@ async fn a_base_is_stripped_from_the_canonical_path() {
 async fn a_rewritten_path_is_clean_or_nothing_is_forwarded() {
     let mut report = Report::default();
     let rewrite = |template: &str| {
-        policy(&format!("  GET /a/{{rest**}}: {{ access: public, rewrite: \"{template}\" }}\n  GET /t/{{id}}: {{ access: public, rewrite: \"/items/{{id}}\" }}\n"))
+        policy(&format!(
+            "  GET /a/{{rest**}}: {{ access: public, rewrite: \"{template}\" }}\n  GET /t/{{id}}: {{ access: public, rewrite: \"/items/{{id}}\" }}\n"
+        ))
     };
     for template in ["/x/../y", "/x//y", "x/y", "/x/./y", "/x?y=1", "/x/%2e%2e"] {
         let error = compile_error(&rewrite(template));
@@ -304,7 +310,8 @@ async fn a_backtick_in_a_template_is_a_backtick() {
 async fn absolute_form_is_decided_and_forwarded_as_origin_form() {
     let mut report = Report::default();
     let gateway = p1().await;
-    let request = |target: &str, host: &str, lines: &str| format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n");
+    let request =
+        |target: &str, host: &str, lines: &str| format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n");
     for (request, expect) in [
         (request("http://api.test/admin", "api.test", ""), Refused(&[401])),
         (request("http://api.test/admin", "api.test", &admin()), canon("/admin")),
@@ -326,7 +333,8 @@ async fn absolute_form_is_decided_and_forwarded_as_origin_form() {
 async fn asterisk_and_authority_form_are_refused() {
     let mut report = Report::default();
     for gateway in [p0().await, p1().await] {
-        for line in ["GET *", "OPTIONS *", "OPTIONS */x", "CONNECT /", "CONNECT a.b", "CONNECT a.b:443", "GET a.b:443"] {
+        for line in ["GET *", "OPTIONS *", "OPTIONS */x", "CONNECT /", "CONNECT a.b", "CONNECT a.b:443", "GET a.b:443"]
+        {
             let request = format!("{line} HTTP/1.1\r\nHost: api.test\r\n\r\n");
             report.raw(&gateway, "A22", request, &Refused(&[400, 405])).await;
         }

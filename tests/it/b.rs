@@ -151,7 +151,9 @@ async fn a_method_override_never_reaches_the_upstream() {
     let writer = Token::of("ada").with("scope", "items:write").line();
     for (gateway, target, lines) in [(&first, "/api/items", &*writer), (&second, "/x", "")] {
         for name in OVERRIDES {
-            let request = format!("POST {target} HTTP/1.1\r\nHost: api.test\r\n{lines}{name}: DELETE\r\nContent-Length: 2\r\n\r\nhi");
+            let request = format!(
+                "POST {target} HTTP/1.1\r\nHost: api.test\r\n{lines}{name}: DELETE\r\nContent-Length: 2\r\n\r\nhi"
+            );
             let answer = gateway.raw(request).await.unwrap();
             let upstream = gateway.upstream.take();
             let fine = answer.status == 200
@@ -171,10 +173,16 @@ async fn with_enforce_the_overriding_method_is_authorised_too() {
     .await;
     let writer = Token::of("ada").with("scope", "write").line();
     let both = Token::of("root").with("scope", "write admin").line();
-    for (lines, method, status) in
-        [(&writer, "DELETE", 403), (&writer, "delete", 403), (&writer, "PUT", 405), (&both, "DELETE", 200), (&writer, "POST", 200)]
-    {
-        let request = format!("POST /items HTTP/1.1\r\nHost: api.test\r\n{lines}X-HTTP-Method-Override: {method}\r\nContent-Length: 0\r\n\r\n");
+    for (lines, method, status) in [
+        (&writer, "DELETE", 403),
+        (&writer, "delete", 403),
+        (&writer, "PUT", 405),
+        (&both, "DELETE", 200),
+        (&writer, "POST", 200),
+    ] {
+        let request = format!(
+            "POST /items HTTP/1.1\r\nHost: api.test\r\n{lines}X-HTTP-Method-Override: {method}\r\nContent-Length: 0\r\n\r\n"
+        );
         let got = gateway.raw(request).await.unwrap().status;
         report.note("B07", got == status, || format!("{method}: {got}, not {status}"));
     }
@@ -184,18 +192,25 @@ async fn with_enforce_the_overriding_method_is_authorised_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn head_asks_for_what_get_asks_and_has_no_body() {
     let mut report = Report::default();
-    let gateway = Harness::start(&policy("  GET /items: { scope: read }\n  POST /write: public\n  GET /open: public\n")).await;
+    let gateway =
+        Harness::start(&policy("  GET /items: { scope: read }\n  POST /write: public\n  GET /open: public\n")).await;
     let reader = Token::of("ada").with("scope", "read").line();
-    for (target, lines, status) in
-        [("/items", "", 401), ("/items", &*reader, 200), ("/open", "", 200), ("/write", "", 405), ("/none", "", 404), ("/../x", "", 400)]
-    {
+    for (target, lines, status) in [
+        ("/items", "", 401),
+        ("/items", &*reader, 200),
+        ("/open", "", 200),
+        ("/write", "", 405),
+        ("/none", "", 404),
+        ("/../x", "", 400),
+    ] {
         let mut client = gateway.client().await;
         client.send(format!("HEAD {target} HTTP/1.1\r\nHost: api.test\r\n{lines}\r\n")).await;
         let answer = client.answer_to_head().await.unwrap();
         // A body after it would be read as the next answer's head.
         client.send("GET /open HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
         let next = client.answer().await.map(|answer| answer.status);
-        report.note("B08", answer.status == status && next == Some(200), || format!("{target}: {answer:?} {next:?}"));
+        let alive = next == Some(200) || (status == 400 && next.is_none()); // closed on purpose
+        report.note("B08", answer.status == status && alive, || format!("{target}: {answer:?} {next:?}"));
         let length = answer.value("content-length").and_then(|length| length.parse::<u32>().ok());
         report.note("B08", status == 200 || length.is_some_and(|length| length > 0), || format!("{answer:?}"));
     }
@@ -230,9 +245,13 @@ async fn an_odd_method_is_405_and_says_what_is_allowed() {
 async fn a_preflight_is_answered_here_and_a_plain_options_is_a_request_like_any_other() {
     let mut report = Report::default();
     let cors = "cors: { origins: [https://good.example], credentials: true }\n";
-    let gateway = Harness::start(&format!("{cors}{}", policy("  GET /items: { scope: read }\n  /any/**: { scope: read }\n"))).await;
+    let gateway =
+        Harness::start(&format!("{cors}{}", policy("  GET /items: { scope: read }\n  /any/**: { scope: read }\n")))
+            .await;
     let preflight = |target: &str, origin: &str| {
-        format!("OPTIONS {target} HTTP/1.1\r\nHost: api.test\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: GET\r\n\r\n")
+        format!(
+            "OPTIONS {target} HTTP/1.1\r\nHost: api.test\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: GET\r\n\r\n"
+        )
     };
     for target in ["/items", "/any/x"] {
         let answer = gateway.raw(preflight(target, "https://good.example")).await.unwrap();
@@ -247,7 +266,9 @@ async fn a_preflight_is_answered_here_and_a_plain_options_is_a_request_like_any_
     let plain = "OPTIONS /items HTTP/1.1\r\nHost: api.test\r\n\r\n";
     report.raw(&gateway, "B10", plain, &Refused(&[405])).await;
     // Without `cors` a preflight is an ordinary request too.
-    for (gateway, target, expect) in [(p0().await, "/api/admin/x", Refused(&[401])), (p1().await, "/admin/x", Refused(&[401]))] {
+    for (gateway, target, expect) in
+        [(p0().await, "/api/admin/x", Refused(&[401])), (p1().await, "/admin/x", Refused(&[401]))]
+    {
         report.raw(&gateway, "B10", preflight(target, "https://good.example"), &expect).await;
     }
     report.finish();
@@ -257,11 +278,21 @@ async fn a_preflight_is_answered_here_and_a_plain_options_is_a_request_like_any_
 async fn only_a_listed_origin_may_read_answers() {
     let mut report = Report::default();
     let cors = "cors: { origins: [https://good.example], credentials: true }\n";
-    let gateway = Harness::start(&format!("{cors}{}", policy("  GET /open: public\n  GET /items: { scope: read }\n"))).await;
+    let gateway =
+        Harness::start(&format!("{cors}{}", policy("  GET /open: public\n  GET /items: { scope: read }\n"))).await;
     for target in ["/open", "/items"] {
-        for origin in ["null", "https://good.example.evil.com", "http://good.example", "https://evilgood.example", "https://good.example:444", "*"] {
+        for origin in [
+            "null",
+            "https://good.example.evil.com",
+            "http://good.example",
+            "https://evilgood.example",
+            "https://good.example:444",
+            "*",
+        ] {
             let answer = gateway.get(target, &format!("Origin: {origin}\r\n")).await;
-            report.note("B11", answer.values("access-control-allow-origin").is_empty(), || format!("{origin}: {answer:?}"));
+            report.note("B11", answer.values("access-control-allow-origin").is_empty(), || {
+                format!("{origin}: {answer:?}")
+            });
         }
         let answer = gateway.get(target, "Origin: https://good.example\r\n").await;
         let fine = answer.value("access-control-allow-origin") == Some("https://good.example")

@@ -72,14 +72,17 @@ fn clean(upstream: &[Recorded]) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_identity_header_of_a_client_reaches_an_app_on_any_route() {
     let mut report = Report::default();
-    let gateway = Harness::start(&policy("  GET /open: public\n  GET /maybe: optional\n  GET /closed: authenticated\n")).await;
+    let gateway =
+        Harness::start(&policy("  GET /open: public\n  GET /maybe: optional\n  GET /closed: authenticated\n")).await;
     let user = Token::of("ada").line();
     for (target, lines) in [("/open", ""), ("/maybe", ""), ("/maybe", &*user), ("/closed", &*user)] {
         for name in FAMILY {
-            for name in [(*name).to_owned(), name.to_ascii_lowercase(), name.replace('-', "_"), name.replace('-', ".")] {
+            for name in [(*name).to_owned(), name.to_ascii_lowercase(), name.replace('-', "_"), name.replace('-', ".")]
+            {
                 let answer = gateway.get(target, &format!("{lines}{name}: hostile\r\n")).await;
                 let upstream = gateway.upstream.take();
-                report.note("C01", answer.status == 200 && clean(&upstream), || format!("{target} {name}: {upstream:?}"));
+                report
+                    .note("C01", answer.status == 200 && clean(&upstream), || format!("{target} {name}: {upstream:?}"));
             }
         }
     }
@@ -181,7 +184,9 @@ async fn trailers_never_reach_the_upstream() {
         &[(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"localhost"), (b":path", b"/x")];
     let outcome = h2raw::with_trailers(&gateway, fields, b"hi", &[(b"x-auth-user", b"hostile")]).await;
     let upstream = gateway.upstream.take();
-    report.note("C07", upstream.iter().all(|request| !request.head.contains("hostile")), || format!("{outcome:?} {upstream:?}"));
+    report.note("C07", upstream.iter().all(|request| !request.head.contains("hostile")), || {
+        format!("{outcome:?} {upstream:?}")
+    });
     report.finish();
 }
 
@@ -192,7 +197,9 @@ async fn a_claim_never_becomes_a_second_line() {
     for user in ["a\r\nX-Auth-Roles: admin", "a\nb", "a\0b", "a\tb", "a\u{7f}b", &"x".repeat(4097)] {
         let answer = gateway.get("/items", &Token::of(user).line()).await;
         let upstream = gateway.upstream.take();
-        report.note("C08", answer.status == 403 && upstream.is_empty(), || format!("{}: {answer:?}", user.escape_debug()));
+        report.note("C08", answer.status == 403 && upstream.is_empty(), || {
+            format!("{}: {answer:?}", user.escape_debug())
+        });
     }
     for (user, sent) in [
         ("Zoë", "Zo%C3%AB"),
@@ -248,7 +255,8 @@ async fn a_configured_header_is_overwritten_whatever_its_case() {
     for name in ["X-Plan", "x-plan", "X-PLAN", "X_Plan", "x.plan"] {
         gateway.get("/items", &format!("{}{name}: hostile\r\n", Token::of("ada").line())).await;
         let request = gateway.upstream.one();
-        report.note("C11", request.values("x-plan") == ["free"] && clean(&[request.clone()]), || format!("{request:?}"));
+        report
+            .note("C11", request.values("x-plan") == ["free"] && clean(&[request.clone()]), || format!("{request:?}"));
         gateway.get("/open", &format!("{name}: hostile\r\nX-Mail: hostile\r\n")).await;
         let request = gateway.upstream.one();
         report.note("C11", clean(&[request.clone()]), || format!("{request:?}"));
@@ -269,7 +277,9 @@ async fn the_token_goes_upstream_as_validated_or_not_at_all() {
 
     keeps.get("/items", &token.line()).await;
     let request = keeps.upstream.one();
-    report.note("C12", request.value("authorization") == Some(&*format!("Bearer {}", token.sign())), || format!("{request:?}"));
+    report.note("C12", request.value("authorization") == Some(&*format!("Bearer {}", token.sign())), || {
+        format!("{request:?}")
+    });
     keeps.get("/maybe", "Authorization: Basic YTpi\r\n").await;
     let request = keeps.upstream.one();
     report.note("C12", request.values("authorization").is_empty(), || format!("not validated: {request:?}"));
@@ -343,7 +353,9 @@ async fn an_upstream_cannot_speak_in_our_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ordinary_headers_arrive_as_they_were_sent() {
     let gateway = p1().await;
-    gateway.raw(get("/x", "Accept: a/b;q=0.5\r\nX-Custom_One: 1\r\nX-Two: a\r\nX-Two: b\r\nUser-Agent: test/1 (x)\r\n")).await;
+    gateway
+        .raw(get("/x", "Accept: a/b;q=0.5\r\nX-Custom_One: 1\r\nX-Two: a\r\nX-Two: b\r\nUser-Agent: test/1 (x)\r\n"))
+        .await;
     let request = gateway.upstream.one();
     assert_eq!(request.value("accept"), Some("a/b;q=0.5"));
     assert_eq!(request.value("x-custom_one"), Some("1"));

@@ -39,10 +39,28 @@ async fn what_proxies_say_is_rebuilt_or_absent() {
     let mut report = Report::default();
     for gateway in [p0().await, p1().await] {
         for name in [
-            "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Prefix",
-            "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Server", "X-Forwarded-User", "X-Forwarded-Groups",
-            "X-Forwarded-Email", "X-Forwarded-Anything", "Forwarded", "X-Real-IP", "X-Client-IP", "True-Client-IP",
-            "CF-Connecting-IP", "X_Forwarded_For", "X.Real.IP", "x-forwarded_proto", "X-Scheme-", "Client-IP",
+            "X-Forwarded-For",
+            "X-Forwarded-Host",
+            "X-Forwarded-Proto",
+            "X-Forwarded-Port",
+            "X-Forwarded-Prefix",
+            "X-Forwarded-Uri",
+            "X-Forwarded-Method",
+            "X-Forwarded-Server",
+            "X-Forwarded-User",
+            "X-Forwarded-Groups",
+            "X-Forwarded-Email",
+            "X-Forwarded-Anything",
+            "Forwarded",
+            "X-Real-IP",
+            "X-Client-IP",
+            "True-Client-IP",
+            "CF-Connecting-IP",
+            "X_Forwarded_For",
+            "X.Real.IP",
+            "x-forwarded_proto",
+            "X-Scheme-",
+            "Client-IP",
         ] {
             if name == "X-Scheme-" {
                 continue; // not a name that any framework believes
@@ -94,7 +112,11 @@ async fn trusting(routes: &str, networks: &[&str]) -> Harness {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_is_the_first_untrusted_address_from_the_right() {
     let mut report = Report::default();
-    let gateway = trusting("  GET /open: public\n  GET /inside: { access: public, where: client.ip in inside }\n", &["127.0.0.1", "192.0.2.0/24"]).await;
+    let gateway = trusting(
+        "  GET /open: public\n  GET /inside: { access: public, where: client.ip in inside }\n",
+        &["127.0.0.1", "192.0.2.0/24"],
+    )
+    .await;
     let fifty = (0..50).map(|n| format!("203.0.113.{n}")).collect::<Vec<_>>().join(", ");
     for (value, client) in [
         ("203.0.113.9".to_owned(), "203.0.113.9"),
@@ -112,7 +134,8 @@ async fn the_client_is_the_first_untrusted_address_from_the_right() {
     ] {
         gateway.get("/open", &format!("X-Forwarded-For: {value}\r\n")).await;
         let request = gateway.upstream.one();
-        report.note("D04", request.value("x-real-ip") == Some(client), || format!("{value}: not {client}: {request:?}"));
+        report
+            .note("D04", request.value("x-real-ip") == Some(client), || format!("{value}: not {client}: {request:?}"));
     }
     for (value, expect) in [
         ("10.0.0.1", canon("/inside")),
@@ -126,7 +149,8 @@ async fn the_client_is_the_first_untrusted_address_from_the_right() {
     }
     // From a peer that is not trusted nothing is believed.
     let gateway = trusting("  GET /inside: { access: public, where: client.ip in inside }\n", &["192.0.2.0/24"]).await;
-    for line in ["X-Forwarded-For: 10.0.0.1", "X-Real-IP: 10.0.0.1", "Forwarded: for=10.0.0.1", "X-Client-IP: 10.0.0.1"] {
+    for line in ["X-Forwarded-For: 10.0.0.1", "X-Real-IP: 10.0.0.1", "Forwarded: for=10.0.0.1", "X-Client-IP: 10.0.0.1"]
+    {
         report.get(&gateway, "D04", "/inside", &format!("{line}\r\n"), &Refused(&[403])).await;
     }
     report.finish();
@@ -192,7 +216,8 @@ fn a_reference_that_cannot_be_resolved_does_not_open_a_route() {
     let opened = compile_error(text).is_none()
         && runtime.block_on(async {
             let gateway = Harness::start(text).await;
-            let lines = [SECRET, ""].map(|secret| format!("Authorization: Bearer {}\r\n", Token::of("eve").signed_with(secret)));
+            let lines = [SECRET, ""]
+                .map(|secret| format!("Authorization: Bearer {}\r\n", Token::of("eve").signed_with(secret)));
             let mut opened = false;
             for lines in ["", &*lines[0], &*lines[1]] {
                 opened |= !matches!(gateway.get("/items", lines).await.status, 401 | 503);
@@ -229,10 +254,20 @@ async fn concurrent_requests_do_not_mix() {
                     0 => (Token::of(&user).line(), format!("/items/{user}"), 200, user.clone()),
                     1 => (String::new(), format!("/open/{user}"), 200, "-".to_owned()),
                     2 => (String::new(), format!("/items/{user}"), 401, String::new()),
-                    _ => (Token::of(&user).signed_with("another-secret-of-more-than-32-bytes..").as_str().into(), format!("/items/{user}"), 401, String::new()),
+                    _ => (
+                        Token::of(&user).signed_with("another-secret-of-more-than-32-bytes..").as_str().into(),
+                        format!("/items/{user}"),
+                        401,
+                        String::new(),
+                    ),
                 };
                 let line = if n % 4 == 3 { format!("Authorization: Bearer {line}\r\n") } else { line };
-                client.send(format!("POST {target} HTTP/1.1\r\nHost: api.test\r\n{line}Content-Length: {}\r\n\r\n{user}", user.len())).await;
+                client
+                    .send(format!(
+                        "POST {target} HTTP/1.1\r\nHost: api.test\r\n{line}Content-Length: {}\r\n\r\n{user}",
+                        user.len()
+                    ))
+                    .await;
                 let Some(answer) = client.answer().await else {
                     wrong.push(format!("{user}: closed"));
                     client = crate::client::Client::connect(address).await;

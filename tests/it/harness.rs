@@ -7,11 +7,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis::clock::{ManualClock, Timestamp};
+use portcullis::diagnostic::FileId;
 use portcullis::live::Live;
 use portcullis::policy;
-use portcullis::policy::{Options, check};
 use portcullis::policy::references::References;
 use portcullis::policy::set::{PolicySet, Revision};
+use portcullis::policy::{Options, check};
 use portcullis::proxy::Certificate;
 use portcullis::random::SeededRandom;
 use portcullis::secret::Secret;
@@ -28,7 +29,8 @@ pub const SECRET: &str = "a-secret-of-the-tests-with-more-than-32-bytes";
 pub const NOW: i64 = 1_800_000_000;
 
 /// An issuer for tokens of [`Token`].
-pub const IDENTITY: &str = "identity:\n  tests: { preset: jwt, secret: env:SECRET, issuer: https://issuer.test, audience: api }\n";
+pub const IDENTITY: &str =
+    "identity:\n  tests: { preset: jwt, secret: env:SECRET, issuer: https://issuer.test, audience: api }\n";
 
 pub struct Harness {
     /// The plain listener.
@@ -51,7 +53,16 @@ impl Harness {
 
     pub async fn with(policy: &str, upstream: Upstream, change: impl FnOnce(&mut Parts)) -> Self {
         let policy = policy.replace("UPSTREAM", &upstream.address.to_string());
-        let live = Arc::new(Live::new(compile(&policy, &[("SECRET", SECRET)])));
+        Self::running(compile(&policy, &[]), upstream, change).await
+    }
+
+    /// With files that the policy refers to.
+    pub async fn with_files(policy: &str, upstream: Upstream, files: &[(&str, &[u8])]) -> Self {
+        Self::running(compile(policy, files), upstream, |_| {}).await
+    }
+
+    async fn running(policy: PolicySet, upstream: Upstream, change: impl FnOnce(&mut Parts)) -> Self {
+        let live = Arc::new(Live::new(policy));
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(NOW)));
         let (pem, key, certificate) = certificate("localhost");
         let mut parts = Parts::new(Arc::clone(&live));
@@ -73,7 +84,7 @@ impl Harness {
     /// Replaces the policy, as a reload does.
     pub fn reload(&self, policy: &str) {
         let policy = policy.replace("UPSTREAM", &self.upstream.address.to_string());
-        self.policy.publish(compile(&policy, &[("SECRET", SECRET)]));
+        self.policy.publish(compile(&policy, &[]));
     }
 
     pub async fn client(&self) -> Client {
@@ -109,17 +120,17 @@ pub fn get(target: &str, lines: &str) -> String {
 }
 
 /// A policy of one file, compiled.
-pub fn compile(policy: &str, environment: &[(&str, &str)]) -> PolicySet {
-    try_compile(policy, environment).unwrap_or_else(|error| panic!("{error}\n{policy}"))
+pub fn compile(policy: &str, files: &[(&str, &[u8])]) -> PolicySet {
+    try_compile(policy, files).unwrap_or_else(|error| panic!("{error}\n{policy}"))
 }
 
 /// What is wrong with a policy, if anything.
 pub fn compile_error(policy: &str) -> Option<String> {
     let policy = policy.replace("UPSTREAM", "127.0.0.1:9");
-    try_compile(&policy, &[("SECRET", SECRET)]).err()
+    try_compile(&policy, &[]).err()
 }
 
-fn try_compile(policy: &str, environment: &[(&str, &str)]) -> Result<PolicySet, String> {
+fn try_compile(policy: &str, contents: &[(&str, &[u8])]) -> Result<PolicySet, String> {
     let files = [("test.yaml".to_owned(), policy.as_bytes().to_vec())];
     let (sources, document, diagnostics) = policy::read_bytes(&files);
     let (checked, found) = check(document, &sources, &Options::default());
@@ -127,11 +138,12 @@ fn try_compile(policy: &str, environment: &[(&str, &str)]) -> Result<PolicySet, 
         let errors = diagnostics.iter().chain(&found).filter(|found| found.is_error());
         return Err(errors.map(|found| format!("{} {}", found.code, found.message)).collect::<Vec<_>>().join("\n"));
     };
-    let references = environment
-        .iter()
-        .fold(References::none(), |all, (name, value)| all.with_env(name, Secret::new((*value).to_owned())));
+    let references = References::none().with_env("SECRET", Secret::new(SECRET.to_owned()));
+    let references =
+        contents.iter().fold(references, |all, (path, content)| all.with_file(FileId(0), path, content.to_vec()));
     let revision = Revision::of(&sources);
-    let candidate = policy::compile::compile(&checked, &sources, &references, revision).map_err(|found| format!("{found:?}"))?;
+    let candidate =
+        policy::compile::compile(&checked, &sources, &references, revision).map_err(|found| format!("{found:?}"))?;
     let policy = Arc::clone(candidate.policy());
     drop(candidate);
     Ok(Arc::try_unwrap(policy).unwrap())

@@ -78,9 +78,7 @@ impl Report {
     pub fn judge(&mut self, id: &str, shown: &str, status: Option<u16>, upstream: &[Recorded], expect: &Expect) {
         let fine = match expect {
             Refused(statuses) => status.is_some_and(|status| statuses.contains(&status)) && upstream.is_empty(),
-            Forwarded(target) => {
-                status == Some(200) && matches!(upstream, [only] if only.target() == target)
-            }
+            Forwarded(target) => status == Some(200) && matches!(upstream, [only] if only.target() == target),
         };
         self.note(id, fine, || format!("{shown}\n    expected {expect:?}, got {status:?}, upstream saw {upstream:?}"));
     }

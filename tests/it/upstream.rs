@@ -64,7 +64,8 @@ pub struct Upstream {
 impl Upstream {
     /// Answers 200 `ok` to everything.
     pub async fn start() -> Self {
-        Self::answering(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok".to_vec()).await
+        Self::answering(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok".to_vec())
+            .await
     }
 
     /// Answers these bytes and keeps the connection, unless they say `Connection: close`.

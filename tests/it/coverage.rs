@@ -1,0 +1,44 @@
+//! Every row of the attack tables has a test here, or a reason why it cannot have one.
+
+/// Rows that ask for what this build does not have.
+const NOT_HERE: &[(&str, &str)] = &[
+    ("C14", "signed assertions come with the login endpoints"),
+    ("D07", "no identity backend is called"),
+    ("D08", "nothing is fetched: keys are static, introspection is not offered"),
+    ("D11", "the PROXY protocol is not offered; its first line is a malformed request (E06)"),
+];
+
+const SECTIONS: &[(char, usize, &str)] = &[
+    ('A', 29, include_str!("a.rs")),
+    ('B', 12, include_str!("b.rs")),
+    ('C', 15, include_str!("c.rs")),
+    ('D', 12, include_str!("d.rs")),
+    ('E', 14, include_str!("e.rs")),
+    ('F', 6, include_str!("f.rs")),
+];
+
+#[test]
+fn every_row_of_the_attack_tables_has_a_test() {
+    let mut missing = Vec::new();
+    for (section, rows, text) in SECTIONS {
+        for row in 1..=*rows {
+            let id = format!("{section}{row:02}");
+            let tested = text.contains(&format!("\"{id}\""));
+            match (tested, NOT_HERE.iter().find(|(not_here, _)| *not_here == id)) {
+                (true, None) => {}
+                (false, Some((id, reason))) => println!("{id}: skipped, {reason}"),
+                (true, Some(_)) => missing.push(format!("{id} has a test and a reason not to")),
+                (false, None) => missing.push(format!("{id} has no test")),
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_transport_and_exhaustion_rows_of_this_part_have_tests() {
+    let text = include_str!("io.rs");
+    for id in ["I01", "I02", "I03", "I04", "I06", "O01", "O05", "O10"] {
+        assert!(text.contains(&format!("\"{id}\"")), "{id} has no test");
+    }
+}
