@@ -64,8 +64,10 @@ until_it_answers http://127.0.0.1:8000/ "${started[0]}"
 started+=($!)
 until_it_answers "http://$admin/-/ready" "${started[1]}"
 
-token() { "$PORTCULLIS" token mint --as "$1" --ttl 1h | awk 'NR == 1 { print $1 }'; }
-reader=$(token reader) writer=$(token writer) boss=$(token boss)
+token() { "$PORTCULLIS" token mint --as "$1" --ttl 1h; }
+reader=$(token reader)
+writer=$(token writer)
+boss=$(token boss)
 cat <<END
 
 The app is at http://127.0.0.1:8000, the gateway at http://$gateway. In another terminal (tokens last an hour):

@@ -635,6 +635,17 @@ class Tests:
             file.write_text(text)
         wait_until("mended", lambda: "P601" not in self.status_text(), 10)
 
+    def test_admin_token(self):
+        """the admin listener asks for its token, and does not answer pages of other sites"""
+        admin = Client(self.gateway.admin_port)
+        assert admin.get("/-/live").status == 200
+        for method, target in [("GET", "/-/status"), ("POST", "/-/reload")]:
+            assert admin.send(method, target, body=b"").status in (401, 403), target
+            assert admin.send(method, target, bearer="wrong", body=b"").status in (401, 403), target
+        crossing = [("Origin", "https://elsewhere.example")]
+        assert admin.get("/-/status", self.gateway.admin_token, crossing).status == 403
+        assert self.client().get("/-/status", self.gateway.admin_token).status == 404, "not on the public side"
+
     # --- start and stop
 
     def test_bad_start(self):
