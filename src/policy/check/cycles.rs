@@ -2,7 +2,7 @@
 //!
 //! # What it does
 //! Reports roles that include themselves through others (P103), and requirements or conditions that refer to
-//! themselves, or that are nested by name more than 64 deep (P104).
+//! themselves, or that are nested by name more than 30 deep (P104).
 //!
 //! # Why it matters
 //! A cycle has no meaning: there is nothing that it finally asks for.
@@ -27,7 +27,7 @@ use super::findings::{Findings, Owner};
 use super::walk::{self, Part};
 
 /// How deep names may refer to names. Nothing follows them further.
-pub(super) const DEPTH: usize = 64;
+pub(super) const DEPTH: usize = 30;
 
 pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
     let document = context.document;
@@ -135,7 +135,7 @@ impl<'d> Graph<'d> {
         let Some((from, edge)) = steps.next() else { return };
         let mut diagnostic = Diagnostic::new(
             code,
-            format!("{kind} cycle through `{}`", cycle.iter().min().unwrap_or(&from)),
+            format!("{kind} cycle through `{}`", cycle.iter().min().unwrap_or(from)),
             edge.span,
             format!("`{from}` {verb} `{}`", edge.value),
         );

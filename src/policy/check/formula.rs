@@ -541,7 +541,7 @@ impl Search<'_> {
         self.tries = tries;
         let values = self.program.values(|leaf| {
             let bit = 1_u128 << self.leaves.binary_search(&leaf).ok()?;
-            (yes & bit != 0).then_some(true).or((no & bit != 0).then_some(false))
+            (yes & bit != 0).then_some(true).or_else(|| (no & bit != 0).then_some(false))
         });
         match (self.program.value(&values, self.one), self.program.value(&values, self.other)) {
             (Some(false), _) | (_, Some(true)) => return false,

@@ -173,7 +173,7 @@ struct Level<'d> {
 
 impl<'d> Level<'d> {
     /// Within a level a name may stand once; above it only in the same spelling, which overrides.
-    fn add(&mut self, edit: &'d HeaderEdit, above: &[&Level<'d>], owner: Owner<'d>, found: &mut Findings<'d>) {
+    fn add(&mut self, edit: &'d HeaderEdit, above: &[&Self], owner: Owner<'d>, found: &mut Findings<'d>) {
         let name = edit.name.value.as_str();
         let folded = fold(name);
         let beside = self.names.get(&folded).copied().filter(|(other, _)| *other != name);

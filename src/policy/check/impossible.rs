@@ -32,10 +32,9 @@ use super::walk::{Leaf, Part, leaves, written};
 
 pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
     written(context.document, &mut |site, part| {
-        if let Part::Comparison(comparison) = part {
-            if let Some((span, why)) = never(context, comparison) {
-                found.about(site.owner(), report(comparison, span, why));
-            }
+        let Part::Comparison(comparison) = part else { return };
+        if let Some((span, why)) = never(context, comparison) {
+            found.about(site.owner(), report(comparison, span, why));
         }
     });
     for route in &context.document.routes {

@@ -34,10 +34,9 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
         let place = Place { what: "this route", shown: format!("`{}`", route.key.value), parameters };
         requirement(context, route.into(), &route.requirement, &place, found);
         for edit in route.options.headers.iter().chain(&route.options.response_headers) {
-            if let HeaderValue::Reference(reference) = &edit.value {
-                if let Some(name) = parameter(&reference.value) {
-                    direct(route.into(), name, reference.span, &place, found);
-                }
+            let HeaderValue::Reference(reference) = &edit.value else { continue };
+            if let Some(name) = parameter(&reference.value) {
+                direct(route.into(), name, reference.span, &place, found);
             }
         }
         if let Some(rewrite) = &route.options.rewrite {

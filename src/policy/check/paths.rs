@@ -218,10 +218,8 @@ impl Tree {
                 return;
             }
             Segment::Literal(text) => {
-                if !wanted.fold {
-                    if let Some(child) = node.exact.get(text.as_str()) {
-                        self.upwards(*child, rest, wider, found);
-                    }
+                if let Some(child) = node.exact.get(text.as_str()).filter(|_| !wanted.fold) {
+                    self.upwards(*child, rest, wider, found);
                 }
                 if let Some(child) = node.folded.get(text.to_ascii_lowercase().as_str()) {
                     self.upwards(*child, rest, wider || !wanted.fold, found);
@@ -314,7 +312,7 @@ mod tests {
         for _ in 0..3 {
             longest = longest
                 .iter()
-                .flat_map(|start| kinds.iter().map(|kind| [&start[..], &[kind.clone()]].concat()))
+                .flat_map(|start| kinds.iter().map(|kind| [&start[..], std::slice::from_ref(kind)].concat()))
                 .collect();
             all.extend(longest.clone());
         }

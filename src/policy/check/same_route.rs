@@ -45,7 +45,7 @@ fn both_serve<'d>(first: &View<'d>, again: &View<'d>) -> Option<&'d str> {
     }
     let common: Vec<&str> = first.methods.named.intersection(&again.methods.named).copied().collect();
     // Among several the usual order, so that `GET` is named before `HEAD`.
-    ANY.iter().find(|method| common.contains(method)).or(common.first()).copied()
+    ANY.iter().find(|method| common.contains(method)).or_else(|| common.first()).copied()
 }
 
 fn report<'d>(first: &View<'d>, again: &View<'d>, method: &str) -> Diagnostic {

@@ -35,7 +35,7 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
     written(context.document, &mut |site, part| {
         if let Part::Clause(Clause::Scope(listed)) = part {
             for name in &listed.names {
-                let entry = used.entry(&name.value).or_insert((name.span, site.owner()));
+                let entry = used.entry(&name.value).or_insert_with(|| (name.span, site.owner()));
                 if name.span < entry.0 {
                     *entry = (name.span, site.owner());
                 }

@@ -44,10 +44,9 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
         let needed =
             issuer.algorithms.iter().filter_map(|algorithm| secret_length(&algorithm.value)).max().unwrap_or(32);
         for secret in &issuer.secrets {
-            if let Source::Literal(text) = &secret.value {
-                if let Some(problem) = weakness(text, needed) {
-                    found.about(definition, Diagnostic::new(Code::P402, problem, secret.span, "").help(MAKE));
-                }
+            let Source::Literal(text) = &secret.value else { continue };
+            if let Some(problem) = weakness(text, needed) {
+                found.about(definition, Diagnostic::new(Code::P402, problem, secret.span, "").help(MAKE));
             }
         }
     }
@@ -76,13 +75,11 @@ fn misfit(issuer: &Issuer, algorithm: &Spanned<String>) -> Option<Diagnostic> {
             let message = format!("`{name}` does not fit public keys");
             return report(message, "needs a shared secret, but this issuer's keys come from a URL", None);
         }
-    } else if let Some(secret) = issuer.secrets.first() {
-        if issuer.preset.value != Preset::Supabase {
-            let message = format!("`{name}` does not fit a shared secret");
-            return report(message, "needs a key pair", Some((secret.span, "a shared secret")));
-        }
+        return None;
     }
-    None
+    // The legacy secret of Supabase stands beside its keys.
+    let secret = issuer.secrets.first().filter(|_| issuer.preset.value != Preset::Supabase)?;
+    report(format!("`{name}` does not fit a shared secret"), "needs a key pair", Some((secret.span, "a shared secret")))
 }
 
 /// How many bytes a secret for this algorithm has at least; `None` if it does not use one.
