@@ -112,3 +112,40 @@ fn every_fixture_earns_the_findings_written_at_its_end() {
     }
     assert!(wrong.is_empty(), "{wrong}");
 }
+
+#[test]
+fn policies_that_are_shipped_earn_nothing() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let examples = fs::read_dir(root.join("examples")).unwrap().map(|entry| entry.unwrap().path().join("policies"));
+    for folder in examples.filter(|folder| folder.is_dir()).chain([root.join("policies")]) {
+        let mut sources = Sources::default();
+        let mut paths: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "yaml")) {
+            sources.add(path.to_str().unwrap(), &fs::read_to_string(path).unwrap());
+        }
+        let (document, mut diagnostics) = policy::read(&sources);
+        diagnostics.extend(policy::check(document, &sources, &policy::Options::default()).1);
+        diagnostics.retain(|found| found.suppressed.is_none());
+        let text = portcullis::diagnostic::text::render(&diagnostics, &sources, false);
+        assert!(text.is_empty(), "{text}");
+    }
+}
+
+/// The sample of the documentation: three mistakes in the example of an items API.
+#[test]
+fn three_mistakes_look_as_documented() {
+    let policy = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policies/items.yaml")).unwrap();
+    let (policy, _) = split(&policy);
+    let policy = policy
+        .replace("{ scope: items:write }\n  GET /items/{id:int}", "{ scope: items:wirte }\n  GET /items/{id:int}")
+        .replace("DELETE /users/{user_id}: admin_only", "DELETE /users/{user_id}: { role: [admin, editor] }")
+        .replace("GET /items: { scope: items:read }\n  POST", "GET /items: self_or_admin\n  POST");
+    let mut sources = Sources::default();
+    sources.add("policies/items.yaml", &policy);
+    let (document, mut diagnostics) = policy::read(&sources);
+    diagnostics.extend(policy::check(document, &sources, &policy::Options::default()).1);
+    policy::sort(&mut diagnostics);
+    diagnostics.retain(Diagnostic::is_error);
+    insta::assert_snapshot!(portcullis::diagnostic::text::render(&diagnostics, &sources, false));
+}
