@@ -725,6 +725,7 @@ pub struct Issuer {
     /// `oauth_clients: allow` (Supabase).
     pub allow_oauth_clients: Option<Span>,
     /// `key` (Supabase), `client_id`, `client_secret`, `tenant`, `domain`, `project` and the like: key → value.
+    /// Of `introspection`, `session_check` and `forward_client_ip` only that they are there: an empty literal.
     pub other: Vec<(Spanned<String>, Spanned<Source>)>,
 }
 

@@ -24,6 +24,9 @@ const OWN_ISSUER: &str = "portcullis";
 const NETWORK: [Algorithm; 5] =
     [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA];
 
+/// Keys of an issuer that are read and checked, and acted on by a later build.
+const LATER: [&str; 4] = ["introspection", "session_check", "forward_client_ip", "on_expired"];
+
 impl Builder<'_> {
     pub(super) fn issuers(&mut self) {
         let document = self.document;
@@ -84,6 +87,9 @@ impl Builder<'_> {
                 definition.name.span,
                 format!("keys over the network for issuer `{name}`: set `jwt_secret`"),
             );
+        }
+        for (key, _) in settings.other.iter().filter(|(key, _)| LATER.contains(&key.value.as_str())) {
+            self.unsupported(key.span, format!("`{}` of issuer `{name}`", key.value));
         }
         let waived = |expiry: bool| if expiry { Expiry::DangerOptional } else { Expiry::Required };
         rules.push(IssuerRules {

@@ -98,26 +98,24 @@ impl Lower<'_> {
                 self.duration(&what, node).map(|_| Spanned::new(Source::Literal(node.text.clone()), node.span))
             }
             "upgrade" => self.literal_word(&what, node, &["true", "log"]),
-            "on_expired" => self.literal_word(&what, node, &["unauthenticated", "refresh_and_set_cookie"]),
+            "on_expired" => self
+                .literal_word(&what, node, &["unauthenticated", "refresh_and_set_cookie"])
+                .filter(|word| word.value != Source::Literal("unauthenticated".to_owned())),
             "login_scopes" => {
                 self.named(node, &what, Self::scope_name);
                 None
             }
             "introspection" => {
                 self.introspection(node);
-                None
+                Some(Spanned::new(Source::Literal(String::new()), node.span))
             }
             "session_check" => {
                 self.session_check(node);
-                None
+                Some(Spanned::new(Source::Literal(String::new()), node.span))
             }
             "forward_client_ip" => {
-                if let Some(object) = self.object(&what, node, Context::ForwardClientIp)
-                    && let Some(node) = object.get("secret_key")
-                {
-                    self.secret("`secret_key`", node);
-                }
-                None
+                self.forward_client_ip(node);
+                Some(Spanned::new(Source::Literal(String::new()), node.span))
             }
             _ => None,
         };
@@ -140,6 +138,13 @@ impl Lower<'_> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn forward_client_ip(&mut self, node: &Node) {
+        let Some(object) = self.object("`forward_client_ip`", node, Context::ForwardClientIp) else { return };
+        if let Some(node) = object.get("secret_key") {
+            self.secret("`secret_key`", node);
         }
     }
 
