@@ -5,6 +5,7 @@
 
 mod check;
 mod completions;
+mod demo;
 mod exit;
 mod explain;
 mod fix;
@@ -71,6 +72,8 @@ enum Color {
 enum Command {
     /// Runs the gateway
     Serve(serve::Arguments),
+    /// Runs the gateway in front of a sample API, with users and lines to try
+    Demo(demo::Arguments),
     /// Finds mistakes in policies, and runs their tests
     Check(check::Arguments),
     /// Runs the policies' tests in detail, with coverage
@@ -113,6 +116,7 @@ impl Cli {
         let environment = Arc::new(environment());
         let result = match &self.command {
             Command::Serve(arguments) => arguments.run(global, terminal, environment),
+            Command::Demo(arguments) => arguments.run(terminal),
             Command::Check(arguments) => arguments.run(global, terminal, &environment),
             Command::Test(arguments) => arguments.run(global, terminal, &environment),
             Command::Explain(arguments) => arguments.run(global, terminal, &environment),

@@ -12,6 +12,7 @@ use crate::admin::Admin;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, LogFormat, LogLevel};
 use crate::diagnostic::text;
+use crate::endpoint::Endpoint;
 use crate::policy::document::Source;
 use crate::proxy::{Certificate, ConnectionLimits};
 use crate::random::Random;
@@ -66,7 +67,7 @@ impl Arguments {
             _ => {}
         }
         start_logging(&config, terminal);
-        run_gateway(config, environment, terminal, |_| {})
+        run_gateway(config, environment, terminal, Vec::new(), |_| {})
     }
 }
 
@@ -90,12 +91,16 @@ pub struct Started {
     pub stopper: server::Stopper,
 }
 
-/// Loads the policies and serves until a signal ends it. `ready` is called when all sockets are bound: what
+/// An endpoint with its socket, served beside the gateway.
+pub type SideListener = (server::Socket, Arc<dyn Endpoint>);
+
+/// Loads the policies and serves until a signal ends it, `sides` too. `ready` is called when all sockets are bound: what
 /// connects from then on is answered. A set that does not load is shown, and nothing is served.
 pub fn run_gateway(
     config: Config,
     environment: Arc<Environment>,
     terminal: Terminal,
+    sides: Vec<SideListener>,
     ready: impl FnOnce(&Started),
 ) -> Result<Exit, Exit> {
     let options = load::Options { test_gate: config.policies.test_gate, ..load::Options::serve(&environment) };
@@ -112,13 +117,16 @@ pub fn run_gateway(
     if !loaded.diagnostics.is_empty() {
         terminal.err(text::render(&loaded.diagnostics, &loaded.sources, terminal.colors_err()));
     }
-    let (gateway, started, decisions) = match build(&config, environment, loaded) {
+    let (mut gateway, started, decisions) = match build(&config, environment, loaded) {
         Ok(built) => built,
         Err(message) => {
             terminal.err(format_args!("error: {message}\n"));
             return Err(Exit::Found);
         }
     };
+    for (socket, endpoint) in sides {
+        gateway.side(socket, endpoint);
+    }
     ready(&started);
     let served = match server::runtime() {
         Ok(runtime) => {
@@ -220,8 +228,9 @@ fn build(config: &Config, environment: Arc<Environment>, loaded: Loaded) -> Resu
             listeners: addresses.iter().copied().zip(is_tls).collect(),
             not_acted_on: config.not_acted_on.clone(),
         };
-        let address = gateway.side(config.admin.listen, Arc::new(endpoint));
-        admin = Some(address.map_err(|error| format!("admin listener: {error}"))?);
+        let socket = server::Socket::bind(config.admin.listen).map_err(|error| format!("admin listener: {error}"))?;
+        admin = Some(socket.address());
+        gateway.side(socket, Arc::new(endpoint));
     }
     let timing =
         Timing { watch: config.policies.watch, debounce: config.policies.debounce, poll: config.policies.poll };

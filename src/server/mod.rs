@@ -185,12 +185,9 @@ impl Gateway {
         self.public.iter().map(|(socket, _)| socket.address()).collect()
     }
 
-    /// Adds an endpoint on a listener of its own, and returns its address.
-    pub fn side(&mut self, address: SocketAddr, endpoint: Arc<dyn Endpoint>) -> Result<SocketAddr, BindError> {
-        let socket = Socket::bind(address)?;
-        let address = socket.address();
+    /// Adds an endpoint on a listener of its own.
+    pub fn side(&mut self, socket: Socket, endpoint: Arc<dyn Endpoint>) {
         self.sides.push((socket, endpoint));
-        Ok(address)
     }
 
     /// Adds work that runs beside the requests and ends with the gateway.
