@@ -70,7 +70,7 @@ impl Arguments {
     pub fn run(&self, global: &Global, terminal: Terminal, environment: &Environment) -> Result<Exit, Exit> {
         let folder = global.folder(terminal, environment)?;
         if self.watch {
-            watch::forever(terminal, &folder, || drop(self.once(global, terminal, environment, &folder)));
+            watch::forever(terminal, &folder, || self.once(global, terminal, environment, &folder));
         }
         self.once(global, terminal, environment, &folder)
     }
@@ -100,6 +100,9 @@ impl Arguments {
             loaded = load(folder, &options);
         }
         self.show(global, terminal, &loaded, started);
+        if !folder.is_dir() {
+            return Err(Exit::Invalid);
+        }
         let fails = |diagnostic: &Diagnostic| {
             diagnostic.is_error()
                 || (diagnostic.suppressed.is_none() && (self.strict || self.fail_on == FailOn::Warning))

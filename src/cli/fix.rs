@@ -91,8 +91,11 @@ impl Fixes {
                     i64::try_from(line).unwrap_or(i64::MAX).saturating_add(shift)
                 );
                 shift += i64::try_from(after).unwrap_or(0) - i64::try_from(before).unwrap_or(0);
-                old.lines().for_each(|line| drop(writeln!(out, "-{line}")));
-                new.lines().for_each(|line| drop(writeln!(out, "+{line}")));
+                for (sign, text) in [('-', old), ('+', &new)] {
+                    for line in text.lines() {
+                        let _ = writeln!(out, "{sign}{line}");
+                    }
+                }
             }
         }
         out

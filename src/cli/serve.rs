@@ -73,10 +73,8 @@ impl Arguments {
 
 /// Sends what happens to the process to standard error from now on.
 pub fn start_logging(config: &Config, terminal: Terminal) {
-    let format = config.log.format.unwrap_or(match terminal.is_err_interactive() {
-        true => LogFormat::Text,
-        false => LogFormat::Json,
-    });
+    let usual = if terminal.is_err_interactive() { LogFormat::Text } else { LogFormat::Json };
+    let format = config.log.format.unwrap_or(usual);
     logging::init(config.log.level, Style { format, color: terminal.colors_err() }, Arc::new(SystemClock));
 }
 

@@ -56,7 +56,7 @@ impl Arguments {
     pub fn run(&self, global: &Global, terminal: Terminal, environment: &Environment) -> Result<Exit, Exit> {
         let folder = global.folder(terminal, environment)?;
         if self.watch {
-            watch::forever(terminal, &folder, || drop(self.once(terminal, &folder)));
+            watch::forever(terminal, &folder, || self.once(terminal, &folder));
         }
         self.once(terminal, &folder)
     }

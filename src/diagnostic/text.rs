@@ -123,7 +123,10 @@ fn report<'a>(found: &'a Diagnostic, sources: &'a Sources, secrets: &[Span]) -> 
             None => {
                 let span = labels.first().map(|(label, _)| label.span).unwrap_or_default();
                 let (line, column) = sources.position(span);
-                group.element(Origin::path(file.path.as_ref()).line(line).char_column(column))
+                let origin = Origin::path(file.path.as_ref());
+                // Of a file that is empty or could not be read there is nothing but the path.
+                let origin = if file.text.is_empty() { origin } else { origin.line(line).char_column(column) };
+                group.element(origin)
             }
         };
     }
@@ -176,6 +179,9 @@ fn shown(
     secrets: &[Span],
 ) -> Option<Shown> {
     let text: &str = &file.text;
+    if text.is_empty() {
+        return None;
+    }
     let first = spans.clone().min_by_key(|span| span.start)?;
     let last = spans.map(|span| span.end.max(span.start) as usize).max()?;
     let start = text.get(..first.start as usize)?.rfind('\n').map_or(0, |at| at + 1);

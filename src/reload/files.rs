@@ -207,7 +207,7 @@ mod tests {
     fn names(folder: &Path) -> Vec<String> {
         let files = read(folder);
         let relative = |path: &str| {
-            Path::new(path).strip_prefix(folder).map_or(path.to_owned(), |path| path.to_string_lossy().into_owned())
+            Path::new(path).strip_prefix(folder).unwrap_or_else(|_| Path::new(path)).to_string_lossy().into_owned()
         };
         files.sources.files().iter().map(|file| relative(&file.path)).collect()
     }

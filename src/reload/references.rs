@@ -53,7 +53,8 @@ pub fn resolve(document: &Document, paths: &[PathBuf], environment: &Environment
                 ),
             },
             Source::File(name) => {
-                let from = paths.get(span.file.0 as usize).and_then(|path| path.parent()).unwrap_or(Path::new(""));
+                let from =
+                    paths.get(span.file.0 as usize).and_then(|path| path.parent()).unwrap_or_else(|| Path::new(""));
                 let path = from.join(name);
                 resolved.files.insert(path.clone());
                 match content(&path) {

@@ -113,17 +113,13 @@ fn a_bad_set_changes_nothing_until_disk_and_memory_agree_again() {
     let before = place.routes();
     for (bad, code) in [
         ("", "P012"),
-        (&good[..good.len() - 9], "P"),
+        (good.strip_suffix("ublic\n").unwrap(), "P102"),
         ("version: 1\nroutes: [", "P001"),
         ("version: 1\nupstream: http://127.0.0.1:9\nroutes: { GET /: { scope: items:read } }", "P411"),
         (&format!("{good}tests: {{ g: {{ GET /one: {{ anonymous: 403 }} }} }}\n"), "P601"),
-        (&good.replace("127.0.0.1:9", "127.0.0.1:9\"").replace("http", "\"http"), "P"),
         (&good.replace("upstream: http://127.0.0.1:9", "upstream: env:NOT_SET"), "P406"),
     ] {
         place.write("a.yaml", bad);
-        if code == "P" && !load(&place.path(""), &load::Options::check()).has_errors() {
-            continue;
-        }
         assert_eq!(place.reload(), "rejected", "{bad}");
         assert_eq!(place.routes(), before);
         assert!(place.stale());
@@ -144,7 +140,7 @@ fn what_cannot_be_read_is_rejected() {
     assert_eq!((place.reload(), place.stale()), ("rejected", true));
     fs::remove_file(place.path("b.yaml")).unwrap();
     assert_eq!((place.reload(), place.stale()), ("unchanged", false));
-    fs::set_permissions(place.path("a.yaml"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place.path("a.yaml"), fs::Permissions::from_mode(0o000)).unwrap();
     // Root may read everything.
     let expected = if fs::read(place.path("a.yaml")).is_ok() { "unchanged" } else { "rejected" };
     assert_eq!(place.reload(), expected);

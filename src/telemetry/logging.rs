@@ -180,8 +180,7 @@ mod tests {
             write: Box::new(move |line| sink.lock().push(line.to_owned())),
         };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(targets(level)).with(layer), log);
-        let lines = lines.lock().clone();
-        lines
+        std::mem::take(&mut *lines.lock())
     }
 
     #[test]

@@ -298,7 +298,7 @@ impl AppCounters {
     /// Counts a request that has been answered. `code` is the reason's code, `None` where there is none.
     pub fn request(&self, outcome: Outcome, code: Option<&'static str>, status: u16) {
         let class = usize::from(status / 100);
-        if let Some(counter) = self.responses.get(class).or(self.responses.first()) {
+        if let Some(counter) = self.responses.get(class).or_else(|| self.responses.first()) {
             counter.inc();
         }
         let code = code.unwrap_or("");

@@ -168,6 +168,8 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
+    type Verdicts = mpsc::Sender<io::Result<usize>>;
+
     /// A sink that takes a few bytes at a time, and only while the test lets it.
     struct Gate(mpsc::Receiver<io::Result<usize>>, Arc<Mutex<Vec<u8>>>);
 
@@ -179,7 +181,7 @@ mod tests {
         }
     }
 
-    fn gated(limit: usize) -> (Queue, mpsc::Sender<io::Result<usize>>, Arc<Mutex<Vec<u8>>>) {
+    fn gated(limit: usize) -> (Queue, Verdicts, Arc<Mutex<Vec<u8>>>) {
         let (sender, receiver) = mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
         (Queue::start(limit, Gate(receiver, Arc::clone(&written))).unwrap(), sender, written)

@@ -1,0 +1,334 @@
+//! `portcullis serve` as a process: what it prints, returns and survives.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn portcullis(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.current_dir(folder).env_clear().env("SECRET_KEY", "5e1f0c7a9b3d8e2f4a6c1b0d9e8f7a6b5c4d3e2f1a0b9c8d");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+struct Gateway {
+    dir: tempfile::TempDir,
+    process: Child,
+    address: SocketAddr,
+    admin: SocketAddr,
+    /// What came on standard error so far.
+    log: Arc<Mutex<String>>,
+}
+
+impl Gateway {
+    fn start(policy: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("policies")).unwrap();
+        fs::write(dir.path().join("policies/a.yaml"), policy).unwrap();
+        let mut process = portcullis(dir.path())
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (mut lines, seen) = (BufReader::new(process.stderr.take().unwrap()), Arc::clone(&log));
+        let (found, addresses) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+                seen.lock().unwrap().push_str(&line);
+                let value: Value = serde_json::from_str(&line).unwrap_or_default();
+                let address = |key: &str| value[key].as_str()?.strip_prefix("http://")?.parse::<SocketAddr>().ok();
+                if let (Some(listen), Some(admin)) = (address("listen"), address("admin")) {
+                    let _ = found.send((listen, admin));
+                }
+                line.clear();
+            }
+        });
+        let (address, admin) = addresses.recv_timeout(PATIENCE).expect("the gateway says where it listens");
+        let gateway = Self { dir, process, address, admin, log };
+        gateway.until("ready", |gateway| gateway.admin("GET", "/-/ready").0 == 200);
+        gateway
+    }
+
+    fn policy(&self) -> PathBuf {
+        self.dir.path().join("policies/a.yaml")
+    }
+
+    fn get(&self, target: &str) -> (u16, String) {
+        Client::to(self.address).ask("GET", target, "")
+    }
+
+    fn admin(&self, method: &str, target: &str) -> (u16, String) {
+        Client::to(self.admin).ask(method, target, "")
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.admin("GET", "/-/status").1).unwrap()
+    }
+
+    fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition(self) {
+            assert!(Instant::now() < deadline, "{what}: not in time\n{}", self.log.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let process = self.process.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &process]).status().unwrap().success());
+    }
+
+    /// What came on standard output, after SIGTERM.
+    fn stop(mut self) -> (ExitStatus, String, String) {
+        self.signal("TERM");
+        let mut output = String::new();
+        self.process.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+        let status = self.process.wait().unwrap();
+        let log = self.log.lock().unwrap().clone();
+        (status, output, log)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// One keep-alive connection.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn ask(&mut self, method: &str, target: &str, headers: &str) -> (u16, String) {
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Content-Length: 0\r\n\r\n");
+        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("{line:?}")).parse().unwrap();
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).unwrap();
+            let line = line.trim_end().to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        (status, String::from_utf8(body).unwrap())
+    }
+}
+
+/// An upstream that answers everything with 200.
+fn upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                loop {
+                    let mut line = String::new();
+                    while line != "\r\n" {
+                        line.clear();
+                        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                            return;
+                        }
+                    }
+                    if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn policy(upstream: SocketAddr, open: &str, closed: &str) -> String {
+    format!("version: 1\napp: x\nupstream: http://{upstream}\nroutes:\n  GET {open}: public\n  GET {closed}: deny\n")
+}
+
+fn nowhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9))
+}
+
+#[test]
+fn it_starts_without_settings_and_stops_on_sigterm() {
+    let gateway = Gateway::start(&policy(upstream(), "/open", "/closed"));
+    assert_eq!(gateway.get("/open"), (200, "ok".into()));
+    assert_eq!(gateway.get("/closed").0, 403);
+    assert_eq!(gateway.get("/nowhere").0, 404);
+    let status = gateway.status();
+    assert_eq!((&status["policy"]["routes"], &status["policy"]["stale"]), (&2.into(), &false.into()));
+    let started = Instant::now();
+    let (status, output, log) = gateway.stop();
+    assert!(status.success(), "{log}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    let decisions: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let seen: Vec<_> = decisions.iter().map(|line| (line["path"].as_str().unwrap(), line["status"].as_u64())).collect();
+    assert_eq!(seen, [("/open", Some(200)), ("/closed", Some(403)), ("/nowhere", Some(404))]);
+}
+
+#[test]
+fn a_taken_port_is_said_and_ends_the_program() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("policies")).unwrap();
+    fs::write(dir.path().join("policies/a.yaml"), policy(nowhere(), "/a", "/b")).unwrap();
+    for arguments in [
+        ["--listen", &address, "--admin-listen", "127.0.0.1:0"],
+        ["--listen", "127.0.0.1:0", "--admin-listen", &address],
+    ] {
+        let output = portcullis(dir.path()).arg("serve").args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("cannot listen on {address}: the port is in use by another program")), "{said}");
+    }
+}
+
+#[test]
+fn a_broken_policy_keeps_the_old_one_serving_and_shows_until_it_is_mended() {
+    let good = policy(upstream(), "/open", "/closed");
+    let gateway = Gateway::start(&good);
+    let running = gateway.status()["policy"]["running"].clone();
+    fs::write(gateway.policy(), good.replace("deny", "nobody_defined_this")).unwrap();
+    gateway.until("rejected", |gateway| gateway.status()["policy"]["stale"] == true);
+    let status = gateway.status();
+    assert_eq!(status["policy"]["running"], running);
+    assert_eq!(status["policy"]["error"]["diagnostics"][0]["code"], "P102");
+    assert_eq!((gateway.get("/open").0, gateway.get("/closed").0), (200, 403));
+    assert_eq!(gateway.admin("GET", "/-/ready").0, 200);
+    assert_eq!(gateway.admin("GET", "/-/ready?strict=1").0, 503);
+    assert!(gateway.admin("GET", "/metrics").1.contains("portcullis_policy_last_reload_success 0"));
+    assert_eq!(gateway.admin("POST", "/-/reload").0, 422);
+    fs::write(gateway.policy(), &good).unwrap();
+    gateway.until("mended", |gateway| gateway.status()["policy"]["stale"] == false);
+    assert!(gateway.admin("GET", "/metrics").1.contains("portcullis_policy_last_reload_success 1"));
+    // SIGHUP applies a change too.
+    fs::write(gateway.policy(), good.replace("/closed", "/shut")).unwrap();
+    gateway.signal("HUP");
+    gateway.until("changed", |gateway| gateway.get("/shut").0 == 403);
+    let (_, _, log) = gateway.stop();
+    for text in ["policy reload REJECTED, still serving", "stale cleared", "\"message\":\"policy reload\""] {
+        assert!(log.contains(text), "{text}\n{log}");
+    }
+}
+
+#[test]
+fn two_hundred_reloads_under_load_fail_no_request_and_mix_no_policies() {
+    let upstream = upstream();
+    let (one, two) = (policy(upstream, "/a", "/b"), policy(upstream, "/b", "/a"));
+    let mut gateway = Gateway::start(&one);
+    let done = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..2)
+        .map(|_| {
+            let (done, address) = (Arc::clone(&done), gateway.address);
+            std::thread::spawn(move || {
+                let mut client = Client::to(address);
+                let mut asked = 0_u32;
+                while !done.load(Ordering::Relaxed) {
+                    for target in ["/a", "/b"] {
+                        let (status, body) = client.ask("GET", target, "");
+                        assert!(matches!(status, 200 | 403), "{status} {body}");
+                        asked += 1;
+                    }
+                }
+                asked
+            })
+        })
+        .collect();
+    let output = {
+        let mut stdout = gateway.process.stdout.take().unwrap();
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            stdout.read_to_string(&mut text).map(|_| text)
+        })
+    };
+    for n in 0..200 {
+        let (text, expected) = match n % 4 {
+            0 => (two.as_str(), "applied"),
+            2 => (one.as_str(), "applied"),
+            _ => ("version: 1\nroutes: [", "rejected"),
+        };
+        fs::write(gateway.policy(), text).unwrap();
+        let (status, body) = gateway.admin("POST", "/-/reload");
+        // A file event or the poll may have come first.
+        assert!(body.contains(expected) || (expected == "applied" && body.contains("unchanged")), "{status} {body}");
+    }
+    done.store(true, Ordering::Relaxed);
+    let asked: u32 = clients.into_iter().map(|client| client.join().unwrap()).sum();
+    gateway.signal("TERM");
+    let output = output.join().unwrap().unwrap();
+    let mut open_in = std::collections::HashMap::new();
+    for line in output.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        if line["decision"] == "allow" {
+            let path = line["path"].as_str().unwrap().to_owned();
+            let before = open_in.entry(line["rev"].as_str().unwrap().to_owned()).or_insert_with(|| path.clone());
+            assert_eq!(*before, path, "one revision, one answer");
+        }
+    }
+    assert_eq!(output.lines().count(), asked as usize, "every decision is logged once");
+    assert_eq!(open_in.len(), 2);
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_no_request() {
+    let gateway = Gateway::start(&policy(upstream(), "/open", "/closed"));
+    let mut client = Client::to(gateway.address);
+    // A pipe holds 64 KiB; each of these lines has about 2 KiB.
+    let long = format!("/{}", "x".repeat(1900));
+    for _ in 0..200 {
+        assert_eq!(client.ask("GET", &long, "").0, 404);
+    }
+    assert_eq!(client.ask("GET", "/open", "").0, 200);
+    let (status, output, _) = gateway.stop();
+    assert!(status.success());
+    assert_eq!(output.lines().count(), 201, "nothing was lost once somebody read");
+}
+
+#[test]
+fn secrets_reach_no_log_and_no_metric() {
+    let gateway = Gateway::start(
+        "version: 1\nupstream: http://127.0.0.1:9\nidentity: { local: { preset: local } }\nroutes: { GET /me: authenticated }\n",
+    );
+    let mut client = Client::to(gateway.address);
+    for headers in [
+        "Authorization: Bearer canary.canary.canary\r\n",
+        "Authorization: Basic Y2FuYXJ5\r\nAuthorization: Bearer canary\r\n",
+        "Cookie: session=canary\r\nX-Canary: canary\r\n",
+    ] {
+        let (_, body) = client.ask("GET", "/me?access_token=canary", headers);
+        assert!(!body.contains("canary"), "{body}");
+    }
+    let seen = [gateway.admin("GET", "/metrics").1, gateway.admin("GET", "/-/status").1];
+    let (_, output, log) = gateway.stop();
+    for text in seen.iter().chain([&output, &log]) {
+        assert!(!text.contains("canary") && !text.contains("5e1f0c7a9b3d"), "{text}");
+    }
+}
