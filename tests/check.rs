@@ -207,3 +207,50 @@ fn hostile_sets_do_not_stall() {
         assert!(took < allowed(Duration::from_secs(1)), "{what}: {took:?}");
     }
 }
+
+#[test]
+fn surroundings_decide_what_a_policy_alone_cannot_say() {
+    let plain = "version: 1\nupstream: http://localhost:8000\nroutes:\n  GET /: ";
+    let known = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    for (asked, strict, environment, expected) in [
+        ("todo", false, None, "warning P508"),
+        ("todo", true, None, "error P508"),
+        ("{ access: todo, allow: { P508: the importer wrote it } }", true, None, "suppressed P508"),
+        ("authenticated", false, None, ""),
+        ("authenticated", false, known(&[]), "error P411"),
+        ("authenticated", false, known(&["SECRET_KEY"]), ""),
+        ("authenticated", false, known(&["SUPABASE_URL"]), ""),
+        ("public", false, known(&[]), ""),
+        ("optional", false, known(&[]), ""),
+    ] {
+        let mut sources = Sources::default();
+        sources.add("a.yaml", &format!("{plain}{asked}\n"));
+        let (document, found) = policy::read(&sources);
+        assert_eq!(found, [], "{asked}");
+        let (checked, found) = policy::check(document, &sources, &Options { strict, environment });
+        let shown: Vec<String> = (found.iter())
+            .map(|found| {
+                let suppressed = found.suppressed.as_ref().map(|_| "suppressed");
+                format!("{} {}", suppressed.unwrap_or(found.severity.as_str()), found.code)
+            })
+            .collect();
+        assert_eq!(shown.join(", "), expected, "{asked}");
+        assert_eq!(checked.is_some(), !found.iter().any(Diagnostic::is_error), "{asked}");
+    }
+}
+
+#[test]
+fn a_damaged_set_is_checked_without_a_panic() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policies");
+    for name in ["items.yaml", "saas/apps.yaml", "saas/_platform.yaml", "P304.yaml", "P302.yaml", "P312-opt-ins.yaml"] {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+        for at in places.iter().step_by(13) {
+            let (before, after) = text.split_at(*at);
+            let rest: String = after.chars().skip(1).collect();
+            for damaged in [format!("{before}{rest}"), format!("{before}*{rest}"), format!("{before}\u{e9}\n{after}")] {
+                check(&[damaged]);
+            }
+        }
+    }
+}
