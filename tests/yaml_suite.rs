@@ -4,6 +4,7 @@
 //! the project's own examples with a few bytes changed.
 #![expect(clippy::panic, clippy::unwrap_used, reason = "clippy.toml exempts test functions, not their helpers")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -100,6 +101,53 @@ fn every_input_of_the_yaml_test_suite_is_read_or_refused() {
     // The first three close a flow collection or go on with a quoted scalar at the column of the key, which many
     // people write and other parsers read; the last is a directive that the YAML specification leaves open.
     assert_eq!(wrong, ["9C9N", "DK95", "QB6E", "ZYU8"]);
+}
+
+#[test]
+fn a_hostile_file_is_an_error_in_under_a_second() {
+    let mut laughs = String::from("a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]\n");
+    for level in 1..12 {
+        let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+        let _ = writeln!(laughs, "a{level}: &a{level} [{aliases}]");
+    }
+    let big = "x".repeat(2 * 1024 * 1024);
+    let many_aliases: String = (0..2000).map(|n| format!("k{n}: *a\n")).collect();
+    let duplicates: String = (0..200_000).map(|_| "a: 1\n").collect();
+    let indented: String = (0..2000).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+    for (name, text) in [
+        ("billion laughs", laughs),
+        ("quadratic blow-up", format!("a: &a {big}\nb: [*a, *a, *a, *a]\n")),
+        ("many aliases", format!("a: &a b\n{many_aliases}")),
+        ("deep lists", "[".repeat(10_000)),
+        ("deep maps", "{a: ".repeat(10_000)),
+        ("deep block lists", "- ".repeat(10_000)),
+        ("deep explicit keys", "? ".repeat(10_000)),
+        ("deep by indentation", indented),
+        ("100 MB", "a".repeat(100 * 1024 * 1024)),
+        ("many values", "[1,1,1,1,1,1,1,1,1,1],".repeat(100_000)),
+        ("many values in a list", format!("[{}]", "1,".repeat(1_000_000))),
+        ("many documents", "---\na\n".repeat(300_000)),
+        ("many duplicates", duplicates),
+        ("open quote", format!("a: \"{}", "b ".repeat(1_000_000))),
+        ("tabs", format!("a:\n{}", "\t".repeat(1_000_000))),
+        ("many anchors without end", "&a ".repeat(1_000_000)),
+        ("exclamation marks", "!".repeat(1_000_000)),
+        ("colons", ": ".repeat(1_000_000)),
+        ("dashes", "-".repeat(3_000_000) + "\n: ["),
+        ("a comment", format!("a: [{}", "#".repeat(3_000_000))),
+        ("line ends", format!("a: [{}", "\n".repeat(3_000_000))),
+        ("percent", "%a b\n".repeat(500_000)),
+    ] {
+        let start = Instant::now();
+        let mut diagnostics = Vec::new();
+        yaml::parse(FileId(0), &text, &mut diagnostics);
+        let took = start.elapsed();
+        assert!(diagnostics.len() <= 100, "{name}");
+        assert_eq!(diagnostics.is_empty(), name == "tabs", "{name}");
+        // Debug builds on a busy machine; a release build needs a fifth.
+        assert!(took < Duration::from_secs(5), "{name}: {took:?}");
+        eprintln!("{name}: {took:?} {:?}", diagnostics.first().map(|d| &d.message));
+    }
 }
 
 #[test]
