@@ -113,7 +113,7 @@ fn a_bad_set_changes_nothing_until_disk_and_memory_agree_again() {
     let before = place.routes();
     for (bad, code) in [
         ("", "P012"),
-        (good.strip_suffix("ublic\n").unwrap(), "P102"),
+        (good.strip_suffix("ublic\n").unwrap(), "P411"),
         ("version: 1\nroutes: [", "P001"),
         ("version: 1\nupstream: http://127.0.0.1:9\nroutes: { GET /: { scope: items:read } }", "P411"),
         (&format!("{good}tests: {{ g: {{ GET /one: {{ anonymous: 403 }} }} }}\n"), "P601"),
