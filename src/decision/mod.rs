@@ -2,7 +2,7 @@
 //!
 //! A request, a caller and a policy set go in. [`route()`] finds the one route that decides, [`authorize()`] makes a
 //! [`Permit`] or a [`Denial`], [`headers()`] says what the upstream is told. Every answer keeps what the leaves said
-//! ([`Masks`](crate::policy::formula::Masks)), so that [`explain`] can show it later.
+//! ([`Masks`]), so that [`explain`] can show it later.
 //!
 //! Nothing here reads the clock, verifies a token, or waits: time, caller and policy are parameters. The same
 //! functions answer requests, explanations and the policy's own tests ([`cases`]).

@@ -1,7 +1,7 @@
 //! Rate limits: GCRA buckets, one for each key of each limit.
 //!
 //! A limit that a reload leaves as it was keeps its buckets, so that nobody gets a fresh allowance by touching
-//! a file. Keys are bounded: they are hashes, and past [`KEYS`] of them new ones share buckets, which is
+//! a file. Keys are bounded: they are hashes, and past `KEYS` of them new ones share buckets, which is
 //! stricter and never looser.
 
 use std::collections::HashMap;
