@@ -79,6 +79,11 @@ fn facts<'d>(
         }
         let message = format!("a fact about the user where no credential is looked at: {}", what(leaf));
         let used: Option<&&Spanned<String>> = trail.first();
+        // A named requirement that is public itself is reported where it is defined.
+        let defined = used.and_then(|name| context.names.access.get(&name.value));
+        if defined.is_some_and(|definition| context.names.access_word(&definition.value).is_some()) {
+            return;
+        }
         let mut diagnostic = match used {
             Some(name) => {
                 Diagnostic::new(Code::P303, message, name.span, "used here").also(leaf.span(), "reads the user")

@@ -2,7 +2,7 @@
 //!
 //! # What it does
 //! Reports a template that is listed twice for one method: in one file or in two, with the same or other names of
-//! parameters, in one app or in two apps on the same host. `GET` includes `HEAD`.
+//! parameters, in one app or in two apps on the same host. `GET` includes `HEAD`, but a route that states `HEAD` may stand beside it.
 //!
 //! # Why it matters
 //! Both would decide, and only the order of files could say which one does.
@@ -43,8 +43,8 @@ fn both_serve<'d>(first: &View<'d>, again: &View<'d>) -> Option<&'d str> {
     if first.methods.any && again.methods.any {
         return Some("any method");
     }
-    let common: Vec<&str> = first.methods.named.intersection(&again.methods.named).copied().collect();
-    // Among several the usual order, so that `GET` is named before `HEAD`.
+    let common: Vec<&str> = first.methods.stated.intersection(&again.methods.stated).copied().collect();
+    // Among several the first in the usual order.
     ANY.iter().find(|method| common.contains(method)).or_else(|| common.first()).copied()
 }
 
@@ -53,10 +53,7 @@ fn report<'d>(first: &View<'d>, again: &View<'d>, method: &str) -> Diagnostic {
     let what = if method == "any method" { "for any method".to_owned() } else { format!("for `{method}`") };
     let mut diagnostic = Diagnostic::new(Code::P201, format!("same template twice {what}"), key.span, "again here")
         .also(first.route.key.span, "first here");
-    let written = |view: &View<'d>| view.route.methods.iter().any(|stated| stated.value == "HEAD");
-    if method == "HEAD" && !(written(first) && written(again)) {
-        diagnostic = diagnostic.note("`GET` includes `HEAD`");
-    } else if first.segments != again.segments {
+    if first.segments != again.segments {
         diagnostic = diagnostic.note("names of parameters do not tell templates apart");
     }
     diagnostic

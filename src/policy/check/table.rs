@@ -61,20 +61,24 @@ impl<'d> View<'d> {
     }
 }
 
-/// The methods of a route. `GET` includes `HEAD`.
+/// The methods of a route. `GET` includes `HEAD`, unless another route of the template states it.
 pub(super) struct Methods<'d> {
     /// None are named: all of [`ANY`].
     pub(super) any: bool,
+    /// As they are written.
+    pub(super) stated: BTreeSet<&'d str>,
+    /// With `HEAD` for `GET`.
     pub(super) named: BTreeSet<&'d str>,
 }
 
 impl<'d> Methods<'d> {
     fn of(route: &'d Route) -> Self {
-        let mut named: BTreeSet<&str> = route.methods.iter().map(|method| method.value.as_str()).collect();
+        let stated: BTreeSet<&str> = route.methods.iter().map(|method| method.value.as_str()).collect();
+        let mut named = stated.clone();
         if named.contains("GET") {
             named.insert("HEAD");
         }
-        Self { any: named.is_empty(), named }
+        Self { any: named.is_empty(), stated, named }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &'d str> {
@@ -176,8 +180,9 @@ impl<'d> Table<'d> {
 
     /// The route of a template that serves a method: named before any.
     pub(super) fn serving(&self, group: &Group, method: &str) -> Option<(usize, &View<'d>)> {
-        let named = self.views(group).find(|(_, view)| view.methods.named.contains(method));
-        named.or_else(|| self.views(group).find(|(_, view)| view.methods.any && ANY.contains(&method)))
+        let stated = self.views(group).find(|(_, view)| view.methods.stated.contains(method));
+        let named = || self.views(group).find(|(_, view)| view.methods.named.contains(method));
+        stated.or_else(named).or_else(|| self.views(group).find(|(_, view)| view.methods.any && ANY.contains(&method)))
     }
 
     /// All methods of a template.
