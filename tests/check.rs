@@ -1,10 +1,12 @@
-//! Properties of `policy::check` over generated and hostile sets: the order of files and keys does not matter, templates
-//! are compared as their definition says, ten thousand routes are checked in a moment, nothing makes it stall.
+//! Properties of `policy::check` over generated, damaged and hostile sets: the order of files does not matter, what is
+//! checked compiles, ten thousand routes are checked in a moment, nothing makes it stall.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use portcullis::diagnostic::{Code, Diagnostic, Sources};
+use portcullis::policy::references::References;
+use portcullis::policy::set::Revision;
 use portcullis::policy::{self, Options};
 use proptest::prelude::*;
 
@@ -17,7 +19,12 @@ fn check(texts: &[String]) -> (Sources, Vec<Diagnostic>) {
         sources.add(&format!("{at}.yaml"), text);
     }
     let (document, mut found) = policy::read(&sources);
-    found.extend(policy::check(document, &sources, &Options::default()).1);
+    let (checked, more) = policy::check(document, &sources, &Options::default());
+    found.extend(more);
+    if let Some(checked) = checked {
+        let compiled = policy::compile::compile(&checked, &sources, &References::none(), Revision::of(&sources));
+        assert!(compiled.is_ok(), "checked, but not compiled: {:?}\n{}", compiled.err(), texts.join("---\n"));
+    }
     (sources, found)
 }
 

@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 use portcullis::diagnostic::{Diagnostic, Sources, Span};
 use portcullis::policy;
+use portcullis::policy::references::References;
+use portcullis::policy::set::Revision;
 
 const MARK: &str = "# expect: ";
 
@@ -97,6 +99,10 @@ fn every_fixture_earns_the_findings_written_at_its_end() {
         policy::sort(&mut diagnostics);
         let loads = !diagnostics.iter().any(Diagnostic::is_error);
         assert_eq!(checked.is_some(), loads, "{}", paths[0].display());
+        if let Some(checked) = checked {
+            let compiled = policy::compile::compile(&checked, &sources, &References::none(), Revision::of(&sources));
+            assert!(compiled.is_ok(), "{} is checked, but not compiled: {:?}", paths[0].display(), compiled.err());
+        }
         for (index, (path, policy, expected)) in expected.into_iter().enumerate() {
             let here = |found: &&Diagnostic| found.primary.span.file.0 as usize == index;
             let actual: String = diagnostics.iter().filter(here).map(|found| show(found, &sources)).collect();

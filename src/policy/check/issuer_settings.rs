@@ -46,7 +46,7 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
 fn needs(preset: Preset) -> &'static [&'static [&'static str]] {
     match preset {
         Preset::Local | Preset::Supabase | Preset::Jwt => &[],
-        Preset::Oidc => &[&["issuer"], &["audience", "client_id"]],
+        Preset::Oidc => &[&["issuer"], &["audience"]],
         Preset::Auth0 | Preset::Okta => &[&["domain", "issuer"], &["audience", "client_id"]],
         Preset::Keycloak | Preset::Cognito => &[&["url", "issuer"], &["audience", "client_id"]],
         Preset::Entra => &[&["tenant", "issuer"], &["audience", "client_id"]],
