@@ -10,7 +10,7 @@ mod support;
 use std::sync::Arc;
 
 use portcullis::clock::Timestamp;
-use portcullis::diagnostic::Code;
+use portcullis::diagnostic::{Code, Sources};
 use portcullis::identity::Caller;
 use portcullis::policy::set::PolicySet;
 
@@ -151,7 +151,10 @@ fn what_no_request_check_can_see_is_declared_or_named_by_check() {
         targets.iter().filter_map(|target| forwarded(policy, target)).any(|path| !open("P1", &reading(&path)))
     };
     assert!(FOLDING_READERS.iter().any(|(_, reading)| reached(&folding, *reading)), "P1 has such holes");
-    let (_, diagnostics) = support::check(P1);
+    let mut sources = Sources::default();
+    sources.add("policies/p1.yaml", P1);
+    let (document, _) = portcullis::policy::read(&sources);
+    let (_, diagnostics) = portcullis::policy::check(document, &sources, &portcullis::policy::Options::default());
     assert!(
         diagnostics.iter().any(|diagnostic| diagnostic.code == Code::P312),
         "and check names them: {diagnostics:?}"

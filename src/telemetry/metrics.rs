@@ -117,8 +117,6 @@ pub struct Metrics {
     guard_shadow: Family<GuardLabels, Counter>,
     limited: Family<LimitLabels, Counter>,
     in_flight: Gauge,
-    token_cache_hits: Counter,
-    token_cache_misses: Counter,
     policy_info: Family<PolicyLabels, Gauge>,
     policy_routes: Gauge,
     reloads: Family<ResultLabels, Counter>,
@@ -152,8 +150,6 @@ impl Metrics {
             guard_shadow: Family::default(),
             limited: Family::default(),
             in_flight: Gauge::default(),
-            token_cache_hits: Counter::default(),
-            token_cache_misses: Counter::default(),
             policy_info: Family::default(),
             policy_routes: Gauge::default(),
             reloads: Family::default(),
@@ -170,8 +166,6 @@ impl Metrics {
         registry.register("requests_in_flight", "Requests being handled", metrics.in_flight.clone());
         registry.register("guard_shadow", "What guards in shadow mode would have done", metrics.guard_shadow.clone());
         registry.register("limited", "Requests refused by a limit", metrics.limited.clone());
-        registry.register("token_cache_hits", "Tokens found verified", metrics.token_cache_hits.clone());
-        registry.register("token_cache_misses", "Tokens that had to be verified", metrics.token_cache_misses.clone());
         registry.register("policy_info", "The running policy", metrics.policy_info.clone());
         registry.register("policy_routes", "Routes of the running policy", metrics.policy_routes.clone());
         registry.register("policy_reloads", "Reloads by result", metrics.reloads.clone());
@@ -223,15 +217,6 @@ impl Metrics {
     /// Counts a request refused by a limit. `limit` is its name, or the key of its route.
     pub fn limited(&self, limit: &str) {
         self.limited.get_or_create(&LimitLabels { limit: limit.into() }).inc();
-    }
-
-    /// Counts a look-up in the token cache.
-    pub fn token_cache(&self, hit: bool) {
-        if hit {
-            self.token_cache_hits.inc()
-        } else {
-            self.token_cache_misses.inc()
-        };
     }
 
     /// One more request is being handled.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use portcullis::clock::Timestamp;
 use portcullis::decision::{self, Denial, Permit, RequestFacts};
-use portcullis::diagnostic::{Diagnostic, Sources};
+use portcullis::diagnostic::Sources;
 use portcullis::identity::Caller;
 use portcullis::policy::Options;
 use portcullis::policy::references::References;
@@ -15,29 +15,16 @@ use portcullis::request::Asked;
 use portcullis::request::forwarded::ClientAddr;
 use portcullis::request::head::RequestHead;
 
-/// One file as a set; every finding about it.
-pub fn check(text: &str) -> (Option<portcullis::policy::Checked>, Vec<Diagnostic>) {
-    let (sources, document, mut diagnostics) = read(text);
-    let (checked, found) = portcullis::policy::check(document, &sources, &Options::default());
-    diagnostics.extend(found);
-    (checked, diagnostics)
-}
-
 /// One file as a compiled set; it must have no errors.
 pub fn policy(text: &str) -> Arc<PolicySet> {
-    let (sources, document, mut diagnostics) = read(text);
+    let mut sources = Sources::default();
+    sources.add("policies/test.yaml", text);
+    let (document, mut diagnostics) = portcullis::policy::read(&sources);
     let (checked, found) = portcullis::policy::check(document, &sources, &Options::default());
     diagnostics.extend(found);
     let checked = checked.unwrap_or_else(|| panic!("{diagnostics:#?}\n{text}"));
     let compiled = portcullis::policy::compile::compile(&checked, &sources, &References::none(), Revision::default());
     Arc::clone(compiled.expect("compiles").policy())
-}
-
-fn read(text: &str) -> (Sources, portcullis::policy::document::Document, Vec<Diagnostic>) {
-    let mut sources = Sources::default();
-    sources.add("policies/test.yaml", text);
-    let (document, diagnostics) = portcullis::policy::read(&sources);
-    (sources, document, diagnostics)
 }
 
 /// Decides a request without headers but `Host`.

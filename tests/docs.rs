@@ -1,0 +1,72 @@
+//! What the documents show is true: every complete policy in them passes `check`, every example folder passes
+//! `check` and its own tests. A block marked `yaml fragment` is part of a policy or of other files.
+
+use std::path::{Path, PathBuf};
+
+use portcullis::diagnostic::Diagnostic;
+use portcullis::reload::load::{Options, load};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All documents with examples in them.
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join("docs"), root().join("examples")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    // The mistakes of the diagnostics' reference have a test of their own (tests/help.rs).
+    found.retain(|path| !path.ends_with("docs/diagnostics.md"));
+    found.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"].map(|name| root().join(name)));
+    found
+}
+
+/// The blocks of a document that open with exactly this fence.
+fn blocks<'t>(text: &'t str, fence: &str) -> Vec<(usize, &'t str)> {
+    let mut blocks = Vec::new();
+    let mut at = 0;
+    while let Some(start) = text[at..].find(&format!("\n{fence}\n")) {
+        let start = at + start + fence.len() + 2;
+        let end = start + text[start..].find("\n```").expect("the fence is closed") + 1;
+        blocks.push((text[..start].lines().count() + 1, &text[start..end]));
+        at = end;
+    }
+    blocks
+}
+
+#[test]
+fn every_policy_in_the_documents_passes_check() {
+    let mut checked = 0;
+    for path in documents() {
+        for (line, block) in blocks(&std::fs::read_to_string(&path).unwrap(), "```yaml") {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("policy.yaml"), block).unwrap();
+            let loaded = load(folder.path(), &Options::check());
+            assert!(loaded.tested.is_some(), "{}:{line}: {:#?}", path.display(), loaded.diagnostics);
+            checked += 1;
+        }
+    }
+    assert!(checked >= 3, "{checked} blocks");
+}
+
+#[test]
+fn every_example_and_starter_passes_check_and_its_own_tests() {
+    let mut folders = vec![root().join("policies")];
+    let examples = std::fs::read_dir(root().join("examples")).unwrap();
+    folders.extend(examples.map(|entry| entry.unwrap().path().join("policies")).filter(|folder| folder.exists()));
+    assert!(folders.len() >= 6, "{folders:?}");
+    for folder in folders {
+        let loaded = load(&folder, &Options::check());
+        let findings: Vec<&Diagnostic> = loaded.diagnostics.iter().filter(|found| found.suppressed.is_none()).collect();
+        assert!(loaded.tested.is_some() && findings.is_empty(), "{}: {findings:#?}", folder.display());
+    }
+}
