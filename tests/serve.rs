@@ -332,3 +332,48 @@ fn secrets_reach_no_log_and_no_metric() {
         assert!(!text.contains("canary") && !text.contains("5e1f0c7a9b3d"), "{text}");
     }
 }
+
+#[test]
+fn the_settings_file_is_followed_and_what_is_not_acted_on_is_said() {
+    let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("rules")).unwrap();
+    fs::write(dir.path().join("rules/a.yaml"), policy(nowhere(), "/open", "/closed")).unwrap();
+    fs::write(dir.path().join("cert.pem"), key.cert.pem()).unwrap();
+    fs::write(dir.path().join("key.pem"), key.signing_key.serialize_pem()).unwrap();
+    let settings = "listen: [{ address: 127.0.0.1:0, tls: { cert: file:cert.pem, key: file:key.pem } }]\n\
+                    admin: { listen: 127.0.0.1:0 }\npolicies: rules\nstore: sqlite:x.db\n\
+                    log: { format: json, decisions: file:decisions.jsonl }\n";
+    fs::write(dir.path().join("portcullis.yaml"), settings).unwrap();
+    let mut process = portcullis(dir.path()).arg("serve").spawn().unwrap();
+    let mut log = BufReader::new(process.stderr.take().unwrap());
+    let mut next = || {
+        let mut line = String::new();
+        log.read_line(&mut line).unwrap();
+        serde_json::from_str::<Value>(&line).unwrap_or_else(|_| panic!("{line}"))
+    };
+    let listens = next();
+    assert!(listens["listen"].as_str().unwrap().starts_with("https://127.0.0.1:"), "{listens}");
+    assert_eq!(next()["routes"], 2);
+    let warning = next();
+    assert_eq!((&warning["level"], &warning["key"]), (&"WARN".into(), &"store".into()));
+    let stopped = Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap();
+    assert!(stopped.success() && process.wait().unwrap().success());
+    assert!(dir.path().join("decisions.jsonl").exists());
+
+    for (settings, expected) in [
+        ("lisen: x", "error[P004]: unknown key `lisen`"),
+        ("trusted_proxies: ['::/0']", "error[P109]: `::/0` trusts everybody"),
+        (
+            "listen: [{ address: 127.0.0.1:0, tls: { cert: file:none.pem, key: file:key.pem } }]",
+            "none.pem` cannot be read",
+        ),
+        ("admin: { token: env:SHORT }", "fewer than 16 characters"),
+    ] {
+        fs::write(dir.path().join("portcullis.yaml"), format!("{settings}\npolicies: rules\n")).unwrap();
+        let output = portcullis(dir.path()).arg("serve").env("SHORT", "canary").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(matches!(output.status.code(), Some(1 | 3)), "{said}");
+        assert!(said.contains(expected) && !said.contains("canary"), "{said}");
+    }
+}

@@ -86,7 +86,7 @@ enum Command {
     /// Makes secrets
     #[command(subcommand)]
     Secret(secret::Secret),
-    /// Explains a command, or a code such as P301
+    /// Explains a command, a code such as P301, or the settings
     Help(help::Arguments),
     /// Prints the completions of a shell
     Completions(completions::Arguments),

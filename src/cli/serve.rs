@@ -272,7 +272,7 @@ fn build(config: &Config, environment: Arc<Environment>, loaded: Loaded) -> Resu
 fn resolve(source: &Source, environment: &Environment) -> Result<Secret<Vec<u8>>, String> {
     match source {
         Source::Env(name) => match environment.get(name) {
-            Some(value) => Ok(Secret::new(value.clone().into_bytes())),
+            Some(value) => Ok(Secret::new(value.to_owned().into_bytes())),
             None => Err(format!("environment variable `{name}` is not set")),
         },
         Source::File(path) => match std::fs::read(Path::new(path)) {

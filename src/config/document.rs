@@ -1,6 +1,7 @@
 //! Settings as they are written, and what they mean.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,8 +15,44 @@ use crate::request::forwarded::{TrustedProxies, TrustedProxiesError};
 use super::keys::{self, PREFIX};
 use super::{Config, DecisionSink, Listener, LogFormat, LogLevel, Tls};
 
-/// The environment of the process, read once in `cli`.
-pub type Environment = BTreeMap<String, String>;
+/// The environment of the process, read once in `cli`. It holds secrets: only its names are ever shown.
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The value of a variable.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// The names of all variables.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Names and values.
+    fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Environment").field(&self.0.keys()).finish()
+    }
+}
+
+impl FromIterator<(String, String)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
+        Self(variables.into_iter().collect())
+    }
+}
+
+impl<const N: usize> From<[(String, String); N]> for Environment {
+    fn from(variables: [(String, String); N]) -> Self {
+        Self(variables.into())
+    }
+}
 
 /// Where settings come from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,7 +82,7 @@ pub fn read(settings: Settings<'_>) -> (Option<Config>, Vec<Diagnostic>, Sources
         reader.folder = PathBuf::new();
     }
     if let Some(environment) = settings.environment {
-        for (name, value) in environment {
+        for (name, value) in environment.iter() {
             if let Some(rest) = name.strip_prefix(PREFIX) {
                 let path = rest.to_ascii_lowercase().replace("__", ".");
                 reader.outside(&format!("environment variable {name}"), &path, value);
@@ -599,6 +636,13 @@ log:
         assert_eq!(config.admin.listen.port(), 3);
         assert_eq!((config.policies.path.as_path(), config.log.level), (Path::new("there"), LogLevel::Warn));
         assert_eq!(config.trusted_proxies, TrustedProxies::parse(["10.0.0.0/8", "192.0.2.0/24"]).unwrap());
+    }
+
+    #[test]
+    fn values_of_variables_are_not_shown() {
+        let environment = Environment::from([("SECRET_KEY".into(), "canary".into())]);
+        let shown = format!("{environment:?}");
+        assert!(shown.contains("SECRET_KEY") && !shown.contains("canary"), "{shown}");
     }
 
     #[test]

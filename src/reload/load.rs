@@ -147,7 +147,7 @@ impl Loaded {
             self.watched.files.extend(resolved.files.iter().cloned());
             self.reference_files = resolved.files;
         }
-        let names = |environment: &Environment| environment.keys().cloned().collect();
+        let names = |environment: &Environment| environment.names().map(str::to_owned).collect();
         let surroundings = policy::Options { strict: options.strict, environment: options.environment.map(names) };
         let (checked, found) = policy::check(document, &self.sources, &surroundings);
         self.diagnostics.extend(found);

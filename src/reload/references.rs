@@ -39,7 +39,7 @@ pub fn resolve(document: &Document, paths: &[PathBuf], environment: &Environment
             Source::Literal(_) => {}
             Source::Env(name) => match environment.get(name) {
                 Some(value) => {
-                    let value = Secret::new(value.clone());
+                    let value = Secret::new(value.to_owned());
                     resolved.references = std::mem::take(&mut resolved.references).with_env(name, value);
                 }
                 None => resolved.diagnostics.push(
@@ -81,6 +81,12 @@ pub fn resolve(document: &Document, paths: &[PathBuf], environment: &Environment
                     )),
                 }
             }
+        }
+    }
+    for name in document.optional_environment() {
+        if let Some(value) = environment.get(name).filter(|value| !value.is_empty()) {
+            let value = Secret::new(value.to_owned());
+            resolved.references = std::mem::take(&mut resolved.references).with_env(name, value);
         }
     }
     resolved

@@ -171,6 +171,30 @@ fn a_changed_secret_is_a_changed_set() {
     assert_eq!(place.reload(), "unchanged");
 }
 
+#[test]
+fn a_secret_that_everybody_can_read_is_reported_and_a_public_key_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, key) = (dir.path().join("policies"), dir.path().join("key"));
+    fs::create_dir(&folder).unwrap();
+    let text = policy("/one").replace("public", "authenticated");
+    let identity = "identity: { ours: { preset: jwt, SOURCE: file:../key, issuer: us, audience: them } }\n";
+    let environment = Environment::default();
+    let public = rcgen::KeyPair::generate().unwrap().public_key_pem();
+    for (kind, content, mode, expected) in [
+        ("secret", SECRET, 0o644, vec!["P407"]),
+        ("secret", SECRET, 0o640, vec![]),
+        ("public_key", public.as_str(), 0o644, vec![]),
+    ] {
+        fs::write(folder.join("a.yaml"), format!("{text}{}", identity.replace("SOURCE", kind))).unwrap();
+        fs::write(&key, content).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        let loaded = load(&folder, &load::Options::serve(&environment));
+        let codes: Vec<&str> = loaded.diagnostics.iter().map(|found| found.code.as_str()).collect();
+        assert_eq!(codes, expected, "{kind} {mode:o}");
+        assert!(loaded.tested.is_some());
+    }
+}
+
 // === Watching ===
 
 struct Running {
