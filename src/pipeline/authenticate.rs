@@ -9,7 +9,7 @@ use crate::decision::Routed;
 use crate::decision::{Denial, Reason};
 use crate::identity::credential::Credential;
 use crate::identity::{Caller, Transport};
-use crate::policy::set::{App, PolicySet};
+use crate::policy::set::{Admission, App, PolicySet};
 use crate::request::RequestError;
 use crate::request::cookie;
 use crate::request::forwarded::Origin;
@@ -55,17 +55,23 @@ pub(super) fn authenticate<'r>(
     }
     let (token, transport) = (credential.token(), credential.transport());
     let verified = policy.verifier.verify(token, now).map_err(refused)?;
-    let issuer = policy.issuer(verified.issuer());
-    let may_come_so = issuer.is_some_and(|issuer| match transport {
+    let refuse = |cause: &'static str| {
+        Err(Denial::new(Reason::InvalidToken, TokenError::BadSignature.description()).because(cause))
+    };
+    let Some(issuer) = policy.issuer(verified.issuer()) else { return refuse("issuer_unknown") };
+    match issuer.admit(verified.claims()) {
+        Admission::Accepted => {}
+        Admission::NoCredential => return Ok(Authenticated::NOBODY),
+        Admission::Refused(cause) => return refuse(cause),
+    }
+    let may_come_so = match transport {
         Transport::Bearer => issuer.bearer,
         Transport::Cookie => {
             issuer.cookies.iter().any(|name| cookie::find(head.headers, name).ok().flatten() == Some(token))
         }
-    });
+    };
     if !may_come_so {
-        return Err(
-            Denial::new(Reason::InvalidToken, TokenError::WrongIssuer.description()).because("token_wrong_transport")
-        );
+        return refuse("token_wrong_transport");
     }
     if transport == Transport::Cookie {
         check_origin(routed.app(), head, origin)?;

@@ -84,6 +84,11 @@ impl Passing {
         Some(Self { about, forward, started, received: 0, attempts: 0, addresses: 0, websocket, closes })
     }
 
+    /// The decision's id.
+    pub(super) fn id(&self) -> &str {
+        self.about.id.as_str()
+    }
+
     /// Why the request may go upstream.
     pub(super) fn permit(&self) -> Option<&Permit> {
         match &self.about.verdict {

@@ -19,6 +19,7 @@ mod side;
 mod stream;
 mod tls;
 mod upstream;
+mod websocket;
 
 pub use listen::{ConnectionLimits, Stop};
 pub use peer::Addresses;

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::context::Passing;
 use super::tls;
+use super::websocket::Patient;
 use crate::decision::{Denial, Permit, Reason};
 use crate::live::Live;
 use crate::policy::set::{Destination, Upstream};
@@ -167,6 +168,7 @@ pub(super) async fn of(
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::standard();
         options.read_timeout = Some(life);
         options.write_timeout = Some(life);
+        options.custom_l4 = Some(Arc::new(Patient { patience: CONNECT.min(route.timeout) }));
     }
     if upstream.tls {
         options.verify_cert = !upstream.insecure;
@@ -184,12 +186,16 @@ pub(super) async fn of(
             peer.options.max_h2_streams = 100;
         }
     }
+    if passing.websocket {
+        // Not shared: another connection of the pool was not made by `Patient`.
+        peer.group_key = hash_of(passing.id().as_bytes());
+    }
     Ok((peer, count))
 }
 
-fn hash_of(pem: &[u8]) -> u64 {
+fn hash_of(bytes: &[u8]) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
-    pem.hash(&mut hasher);
+    bytes.hash(&mut hasher);
     hasher.finish()
 }
 

@@ -269,7 +269,7 @@ impl ProxyHttp for Gate {
 /// Where a message had two readings, the next one on the connection might, too (RFC 9112 §6.1, §11.2).
 fn ends_connection(verdict: &Verdict) -> bool {
     match verdict {
-        Verdict::Refused(denial) => denial.route.is_none() && !matches!(denial.status(), 403 | 404 | 405),
+        Verdict::Refused(denial) => denial.route.is_none() && !matches!(denial.status(), 403..=405),
         Verdict::Permitted(_) | Verdict::Preflight => false,
     }
 }

@@ -145,7 +145,8 @@ async fn an_opt_in_admits_one_form_and_nothing_beside_it() {
             "version: 1\nupstream: http://UPSTREAM\nallow: {{ {word}: the test is about it, P312: the catch-all is meant }}\n{IDENTITY}routes:\n  /**: public\n  /admin/**: {{ scope: admin }}\n  /one/{{id}}: public\n"
         )
     };
-    let rows: &[(&str, &str, &[(&str, Expect)])] = &[
+    type OfOptIn<'a> = (&'a str, &'a str, &'a [(&'a str, Expect)]);
+    let rows: &[OfOptIn<'_>] = &[
         (
             "A03",
             "encoded_slash",

@@ -423,7 +423,7 @@ async fn of_pipelined_requests_none_gets_the_rights_of_another() {
     // Off: the first is answered (or, as it cannot be told from garbage, refused), and the connection ends.
     let own = upstream.iter().all(|request| {
         let n: usize = request.target().rsplit('/').next().unwrap().parse().unwrap();
-        n % 2 == 0 && request.value("x-auth-user") == Some(&*format!("user-{n}"))
+        n.is_multiple_of(2) && request.value("x-auth-user") == Some(&*format!("user-{n}"))
     });
     let in_order = answers
         .iter()

@@ -1,5 +1,6 @@
 //! F. Upgrades and WebSocket.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,33 +9,34 @@ use crate::client::Client;
 use crate::h2raw;
 use crate::harness::{Harness, Token, get};
 use crate::table::{Report, admin, p0, p1, policy};
-use crate::upstream::{Recorded, Upstream};
+use crate::upstream::{Io, Recorded, Upstream};
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// Upgrades whoever asks, and sends back what it receives. Everything else is 200.
 async fn echo() -> Upstream {
-    Upstream::serving(|request: Recorded, mut io| {
-        Box::pin(async move {
-            if request.values("upgrade").is_empty() {
-                io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.ok()?;
-                io.flush().await.ok()?;
-                return Some(io);
-            }
-            io.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-                .await
-                .ok()?;
+    Upstream::serving(echoing).await
+}
+
+fn echoing(request: Recorded, mut io: Io) -> Pin<Box<dyn Future<Output = Option<Io>> + Send>> {
+    Box::pin(async move {
+        if request.values("upgrade").is_empty() {
+            io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.ok()?;
             io.flush().await.ok()?;
-            let mut buffer = [0; 1024];
-            while let Ok(n) = io.read(&mut buffer).await {
-                if n == 0 || io.write_all(&buffer[..n]).await.is_err() || io.flush().await.is_err() {
-                    break;
-                }
+            return Some(io);
+        }
+        io.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            .await
+            .ok()?;
+        io.flush().await.ok()?;
+        let mut buffer = [0; 1024];
+        while let Ok(n) = io.read(&mut buffer).await {
+            if n == 0 || io.write_all(&buffer[..n]).await.is_err() || io.flush().await.is_err() {
+                break;
             }
-            None
-        })
+        }
+        None
     })
-    .await
 }
 
 async fn gateway(routes: &str) -> Harness {
@@ -218,6 +220,40 @@ async fn a_socket_ends_with_its_token_or_its_age() {
     client.send("still").await;
     let back = client.bytes(5).await;
     report.note("F05", back.as_deref() == Some(b"still"), || format!("{back:?}"));
+    report.finish();
+}
+
+/// An upstream that upgrades at once must not find the tunnel closed: see `proxy/websocket.rs`.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_socket_closes_as_it_opens_plain_or_over_tls() {
+    let mut report = Report::default();
+    let routes = "  GET /ws: { access: public, websocket: true }\n";
+    let (pem, key, certificate) = crate::harness::certificate("upstream.test");
+    let secure = Upstream::tls(certificate, &key, echoing).await;
+    let text = format!(
+        "version: 1\nupstream: https://{}\nupstream_tls: {{ ca: file:ca.pem, server_name: upstream.test }}\nroutes:\n{routes}",
+        secure.address
+    );
+    let over_tls = Harness::with_files(&text, secure, &[("ca.pem", pem.as_bytes())]).await;
+    for gateway in [gateway(routes).await, over_tls] {
+        let address = gateway.address;
+        let mut sockets = tokio::task::JoinSet::new();
+        for _ in 0..64 {
+            sockets.spawn(async move {
+                let mut client = Client::connect(address).await;
+                client.send(get("/ws", UPGRADE)).await;
+                let status = client.answer().await.map(|answer| answer.status);
+                client.send("ping").await;
+                (status, client.bytes(4).await)
+            });
+        }
+        while let Some(ended) = sockets.join_next().await {
+            let (status, back) = ended.unwrap();
+            report.note("F04", status == Some(101) && back.as_deref() == Some(b"ping"), || {
+                format!("{status:?} {back:?}")
+            });
+        }
+    }
     report.finish();
 }
 

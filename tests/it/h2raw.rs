@@ -162,28 +162,16 @@ fn status(block: &[u8]) -> u16 {
     }
 }
 
-/// Huffman-coded digits (RFC 7541, appendix B).
+/// Huffman-coded digits (RFC 7541, appendix B): five bits for 0 to 2, six for the others.
 fn digits(bytes: &[u8]) -> String {
-    let bits: String = bytes.iter().map(|byte| format!("{byte:08b}")).collect();
+    let bits: Vec<u8> = bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
+    let value = |bits: &[u8]| bits.iter().fold(0, |value: u8, bit| value << 1 | bit);
     let mut text = String::new();
     let mut rest = &*bits;
     while text.len() < 3 {
-        let (digit, length) = match &rest[..5] {
-            "00000" => ('0', 5),
-            "00001" => ('1', 5),
-            "00010" => ('2', 5),
-            _ => match &rest[..6] {
-                "011001" => ('3', 6),
-                "011010" => ('4', 6),
-                "011011" => ('5', 6),
-                "011100" => ('6', 6),
-                "011101" => ('7', 6),
-                "011110" => ('8', 6),
-                "011111" => ('9', 6),
-                other => panic!("no digit: {other}"),
-            },
-        };
-        text.push(digit);
+        let short = value(&rest[..5]);
+        let (digit, length) = if short <= 2 { (short, 5) } else { (value(&rest[..6]) - 0b01_1001 + 3, 6) };
+        text.push(char::from(b'0' + digit));
         rest = &rest[length..];
     }
     text

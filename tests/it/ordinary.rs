@@ -8,7 +8,6 @@ use portcullis::config::{DecisionSink, Log, LogLevel, Sample};
 use portcullis::random::SeededRandom;
 use portcullis::telemetry::decision_log::DecisionLog;
 use portcullis::telemetry::metrics::Metrics;
-use rustls::pki_types::pem::PemObject;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Harness, IDENTITY, Token, certificate, get};
@@ -172,14 +171,14 @@ async fn a_name_is_looked_up_and_its_ipv4_address_is_tried_first() {
 async fn an_upstreams_certificate_is_verified() {
     let (pem, key, certificate) = certificate("upstream.test");
     let (other, ..) = crate::harness::certificate("upstream.test");
-    let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    let upstream = Upstream::tls(tokio_rustls::TlsAcceptor::from(Arc::new(config))).await;
+    let upstream = Upstream::tls(certificate, &key, |_, mut io| {
+        Box::pin(async move {
+            io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.ok()?;
+            io.flush().await.ok()?;
+            Some(io)
+        })
+    })
+    .await;
     let address = upstream.address;
     let files = [("right.pem", pem.as_bytes()), ("wrong.pem", other.as_bytes())];
     let mut apps = String::new();

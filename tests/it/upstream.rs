@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// One request as it arrived.
 #[derive(Clone, Debug)]
@@ -14,8 +17,6 @@ pub struct Recorded {
     pub head: String,
     /// The body, without its framing.
     pub body: Vec<u8>,
-    /// Which connection it came on, counted from 0.
-    pub connection: usize,
 }
 
 impl Recorded {
@@ -40,11 +41,6 @@ impl Recorded {
         let values = self.values(name);
         assert!(values.len() <= 1, "`{name}` arrived {} times:\n{}", values.len(), self.head);
         values.first().copied()
-    }
-
-    /// The names of all fields, in lower case.
-    pub fn names(&self) -> Vec<String> {
-        self.head.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0.to_ascii_lowercase())).collect()
     }
 }
 
@@ -89,19 +85,24 @@ impl Upstream {
         Self::listening(None, Arc::new(answer)).await
     }
 
-    /// Over TLS with this acceptor.
-    pub async fn tls(acceptor: tokio_rustls::TlsAcceptor) -> Self {
-        let answer = |_: Recorded, mut io: Io| -> Pin<Box<dyn Future<Output = Option<Io>> + Send>> {
-            Box::pin(async move {
-                io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.ok()?;
-                io.flush().await.ok()?;
-                Some(io)
-            })
-        };
-        Self::listening(Some(acceptor), Arc::new(answer)).await
+    /// Over TLS with this certificate and key.
+    pub async fn tls(
+        certificate: CertificateDer<'static>,
+        key: &str,
+        answer: impl Fn(Recorded, Io) -> Pin<Box<dyn Future<Output = Option<Io>> + Send>> + Send + Sync + 'static,
+    ) -> Self {
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate], key)
+                .unwrap();
+        Self::listening(Some(TlsAcceptor::from(Arc::new(config))), Arc::new(answer)).await
     }
 
-    async fn listening(tls: Option<tokio_rustls::TlsAcceptor>, answer: Answering) -> Self {
+    async fn listening(tls: Option<TlsAcceptor>, answer: Answering) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests: Arc<Mutex<Vec<Recorded>>> = Arc::default();
@@ -109,11 +110,7 @@ impl Upstream {
         let (records, counter) = (requests.clone(), connections.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let number = {
-                    let mut counter = counter.lock().unwrap();
-                    *counter += 1;
-                    *counter - 1
-                };
+                *counter.lock().unwrap() += 1;
                 let (answer, records, tls) = (answer.clone(), records.clone(), tls.clone());
                 tokio::spawn(async move {
                     let _ = stream.set_nodelay(true);
@@ -125,7 +122,7 @@ impl Upstream {
                         },
                     };
                     let mut buffered = Vec::new();
-                    while let Some(recorded) = read(&mut io, &mut buffered, number).await {
+                    while let Some(recorded) = read(&mut io, &mut buffered).await {
                         records.lock().unwrap().push(recorded.clone());
                         match answer(recorded, io).await {
                             Some(back) => io = back,
@@ -157,7 +154,7 @@ impl Upstream {
     }
 }
 
-async fn read(io: &mut Io, buffered: &mut Vec<u8>, connection: usize) -> Option<Recorded> {
+async fn read(io: &mut Io, buffered: &mut Vec<u8>) -> Option<Recorded> {
     let end = loop {
         if let Some(at) = buffered.windows(4).position(|window| window == b"\r\n\r\n") {
             break at + 4;
@@ -169,7 +166,7 @@ async fn read(io: &mut Io, buffered: &mut Vec<u8>, connection: usize) -> Option<
     let rest = buffered.split_off(end);
     let head = String::from_utf8_lossy(buffered).into_owned();
     *buffered = rest;
-    let mut recorded = Recorded { head, body: Vec::new(), connection };
+    let mut recorded = Recorded { head, body: Vec::new() };
     if recorded.value("transfer-encoding").is_some_and(|coding| coding == "chunked") {
         loop {
             let line = read_line(io, buffered).await?;

@@ -1,0 +1,193 @@
+//! What a request costs the gateway, beside a bare Pingora proxy that decides nothing.
+//!
+//! `cargo bench --bench gateway` prints processor time per request of both, measured in turns on the threads that
+//! serve them (`/proc/self/task`), so that client and upstream, which share the machine, do not count.
+
+#![expect(clippy::expect_used, reason = "a bench ends at the first surprise")]
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::proxy::{ProxyHttp, Session, http_proxy_service};
+use pingora::server::configuration::ServerConf;
+use pingora::services::Service as _;
+use pingora::upstreams::peer::HttpPeer;
+use portcullis::live::Live;
+use portcullis::policy;
+use portcullis::policy::references::References;
+use portcullis::policy::set::{PolicySet, Revision};
+use portcullis::secret::Secret;
+use portcullis::server::{Gateway, Parts};
+use portcullis::token::algorithm::Algorithm;
+use portcullis::token::mint::Minter;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+
+const SECRET: &str = "a-secret-of-the-bench-with-more-than-32-bytes";
+const CONNECTIONS: usize = 16;
+const REQUESTS: usize = 1500;
+const ROUNDS: usize = 9;
+
+struct Bare(SocketAddr);
+
+#[async_trait]
+impl ProxyHttp for Bare {
+    type CTX = ();
+
+    fn new_ctx(&self) {}
+
+    async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora::Result<Box<HttpPeer>> {
+        let mut peer = HttpPeer::new(self.0, false, String::new());
+        peer.options.read_timeout = Some(Duration::from_secs(60));
+        Ok(Box::new(peer))
+    }
+}
+
+fn main() {
+    portcullis::server::crypto::install();
+    let upstream = runtime("up");
+    let upstream_address = upstream.block_on(serve_upstream());
+
+    let bare = runtime("bare");
+    let bare_address = free_address();
+    let mut service = http_proxy_service(&Arc::new(ServerConf::default()), Bare(upstream_address));
+    service.add_tcp(&bare_address.to_string());
+    let (_keep, shutdown) = tokio::sync::watch::channel(false);
+    bare.spawn(async move { service.start_service(None, shutdown, 1).await });
+
+    let gate = runtime("gate");
+    let gateway = Gateway::build(Parts::new(Arc::new(Live::new(compile(upstream_address))))).expect("a gateway");
+    let gate_address = *gateway.addresses().first().expect("an address");
+    gate.spawn(gateway.run());
+    std::thread::sleep(Duration::from_millis(300));
+
+    let request: Arc<str> = format!(
+        "GET /v1/items/4711?page=2 HTTP/1.1\r\nHost: api.test\r\nUser-Agent: bench/1\r\nAccept: application/json\r\nAccept-Encoding: gzip\r\nX-Trace: 0123456789abcdef\r\nAuthorization: Bearer {}\r\n\r\n",
+        token()
+    )
+    .into();
+    let load = runtime("load");
+    let total = (CONNECTIONS * REQUESTS) as f64;
+    let mut costs = [Vec::new(), Vec::new()];
+    for round in 0..=ROUNDS {
+        for ((name, address), costs) in [("bare", bare_address), ("gate", gate_address)].into_iter().zip(&mut costs) {
+            let before = processor_time(name);
+            load.block_on(run(address, Arc::clone(&request)));
+            let spent = processor_time(name).saturating_sub(before);
+            if round > 0 {
+                costs.push(spent.as_secs_f64() * 1e6 / total); // the first round warms up
+            }
+        }
+    }
+    let [bare_cost, gate_cost] = costs.map(median);
+    let _ = writeln!(
+        std::io::stdout(),
+        "processor time per request: bare Pingora {bare_cost:.1} us, Portcullis with HS256 {gate_cost:.1} us, ratio {:.2}",
+        gate_cost / bare_cost
+    );
+    std::process::exit(0);
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn runtime(name: &str) -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+}
+
+/// User and system time of the threads of one runtime, in the kernel's ticks of 10 ms.
+fn processor_time(name: &str) -> Duration {
+    let mut ticks = 0;
+    for task in std::fs::read_dir("/proc/self/task").expect("/proc").flatten() {
+        let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        if read("comm").trim() == name {
+            let stat = read("stat");
+            let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+            ticks += fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+        }
+    }
+    Duration::from_millis(ticks * 10)
+}
+
+async fn serve_upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.set_nodelay(true);
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 16 * 1024];
+                while matches!(stream.read(&mut buffer).await, Ok(n) if n > 0) {
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 27\r\n\r\n{\"id\":4711,\"name\":\"a gate\"}";
+                    if stream.write_all(answer).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn run(address: SocketAddr, request: Arc<str>) {
+    let mut connections = tokio::task::JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let request = Arc::clone(&request);
+        connections.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            stream.set_nodelay(true).expect("nodelay");
+            let mut buffer = vec![0; 16 * 1024];
+            for _ in 0..REQUESTS {
+                stream.write_all(request.as_bytes()).await.expect("a request");
+                let mut received = Vec::new();
+                while !received.ends_with(b"}") {
+                    let n = stream.read(&mut buffer).await.expect("an answer");
+                    assert!(n > 0, "closed after {}", String::from_utf8_lossy(&received));
+                    received.extend_from_slice(buffer.get(..n).unwrap_or_default());
+                }
+                assert!(received.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&received));
+            }
+        });
+    }
+    while let Some(ended) = connections.join_next().await {
+        ended.expect("a client");
+    }
+}
+
+fn compile(upstream: SocketAddr) -> PolicySet {
+    let text = format!(
+        "version: 1\nupstream: http://{upstream}\nidentity:\n  bench: {{ preset: jwt, secret: env:SECRET, issuer: https://issuer.test, audience: api }}\nroles: {{ reader: {{}} }}\nroutes:\n  GET /v1/items/{{id:int}}: {{ scope: items:read }}\n  GET /v1/items: {{ scope: items:read }}\n  GET /v1/public/**: public\n"
+    );
+    let (sources, document, _) = policy::read_bytes(&[("bench.yaml".to_owned(), text.into_bytes())]);
+    let (checked, found) = policy::check(document, &sources, &policy::Options::default());
+    let checked = checked.unwrap_or_else(|| panic!("{found:?}"));
+    let references = References::none().with_env("SECRET", Secret::new(SECRET.to_owned()));
+    let candidate = policy::compile::compile(&checked, &sources, &references, Revision::of(&sources)).expect("a set");
+    let set = Arc::clone(candidate.policy());
+    drop(candidate);
+    Arc::try_unwrap(set).expect("the only one")
+}
+
+fn token() -> String {
+    let claims = serde_json::json!({
+        "iss": "https://issuer.test", "aud": "api", "sub": "0193530c-7e21-7c44-9d0e-3f1a5b2c8d90", "iat": 1_700_000_000,
+        "exp": 4_000_000_000_u64, "scope": "items:read items:write profile", "roles": ["reader"], "email": "ada@example.com",
+    });
+    let minter = Minter::from_secret(SECRET.as_bytes(), Algorithm::HS256).expect("a minter");
+    minter.mint(claims.as_object().expect("an object"), None, Some("JWT")).expect("a token")
+}
