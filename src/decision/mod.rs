@@ -26,3 +26,6 @@ pub use headers::{HeaderEdits, headers};
 pub use permit::Permit;
 pub use reason::{Denial, Reason};
 pub use route::{Preflight, Routed, preflight, route};
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::clock::Timestamp;
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, Spanned};
 use crate::policy::compile::Candidate;
 use crate::policy::document::{Expectation, ExpectedOutcome, Test};
 use crate::policy::set::{Place, PolicySet};
@@ -141,7 +141,7 @@ pub fn run_matching(policy: &Arc<PolicySet>, filter: impl Fn(&str, &str) -> bool
             report.groups.len() - 1
         });
         for (name, expectation) in &test.expect {
-            let failure = run_one(policy, test, &name.value, expectation, &mut report.coverage);
+            let failure = run_one(policy, test, name, expectation, &mut report.coverage);
             let Some(group) = report.groups.get_mut(at) else { continue };
             match failure {
                 None => {
@@ -185,15 +185,17 @@ impl Request {
 fn run_one(
     policy: &Arc<PolicySet>,
     test: &Test,
-    name: &str,
+    name: &Spanned<String>,
     expectation: &Expectation,
     coverage: &mut Coverage,
 ) -> Option<Failure> {
+    let place_of_case = Place::of(&policy.sources, name.span.to(expectation.span));
+    let name = name.value.as_str();
     let failure = |code: Code, message: String, observed: String, explanation: Option<Explanation>| Failure {
         group: test.group.value.clone(),
         title: test.title.value.clone(),
         identity: name.to_owned(),
-        place: Place::of(&policy.sources, expectation.span),
+        place: place_of_case.clone(),
         message,
         observed,
         explanation: explanation.map(Box::new),

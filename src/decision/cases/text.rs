@@ -59,7 +59,7 @@ pub(super) fn reasons(explanation: &Explanation) -> Vec<String> {
         lines.extend(nearest.map(|other| format!("  {}  {}   {}", other.key, other.why, other.place)));
         return lines;
     };
-    let access = route.access.as_ref().map_or(String::new(), |(name, line)| format!("  →  {name} (line {line})"));
+    let access = route.access.as_ref().map_or(String::new(), |(name, at)| format!("  →  {name} ({at})"));
     lines.push(format!("route  {}   {}{access}", route.key, route.place));
     let indented = |tree: &Tree| tree.lines().into_iter().map(|line| format!("  {line}"));
     if let Some(needs) = &explanation.needs {

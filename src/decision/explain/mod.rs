@@ -78,8 +78,9 @@ pub struct Explanation {
 /// The route of an explanation.
 #[derive(Clone, Debug, Serialize)]
 pub struct RouteExplained {
-    /// Its app.
-    pub app: String,
+    /// Its app, if the set has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
     /// Methods and template.
     pub key: String,
     /// Where it stands.
@@ -88,9 +89,9 @@ pub struct RouteExplained {
     pub parameters: Vec<(String, String)>,
     /// Where the request goes.
     pub to: String,
-    /// The name of the access that is its whole requirement, with its line.
+    /// The name of the access that is its whole requirement, and where that stands.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub access: Option<(String, u32)>,
+    pub access: Option<(String, String)>,
 }
 
 /// The caller of an explanation.
@@ -104,9 +105,15 @@ pub struct IdentityExplained {
     /// `user.id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Roles, then what they include.
+    /// Its own roles.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
+    /// The roles that these include.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub included: Vec<String>,
+    /// Whether there was a second factor, where a fixture says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mfa: Option<bool>,
     /// `user.tenant`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
@@ -152,6 +159,9 @@ pub struct Tree {
     pub note: String,
     /// Where it stands.
     pub place: String,
+    /// The scopes of a token that would satisfy a leaf that asks for one and does not hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub satisfied_by: Vec<String>,
     /// The parts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<Self>,
@@ -188,7 +198,7 @@ pub fn explain(question: &Question<'_>, who: (&str, Option<&Place>)) -> Explanat
         Decision::Allow(allowed) => Some(allowed.0.route().id),
         Decision::Preflight => None,
     };
-    explanation.others = nearest::others(question.policy, &target, &host, question.head.method, denied_route);
+    explanation.others = nearest::others(question.policy, &target, &host, denied_route);
     let Ok(routed) = route(question.policy, target, &host, question.head) else { return explanation };
     let caller = match &question.presented {
         Presented::Identity(identity) if routed.needs_credential() => Caller::Known(identity.clone()),
@@ -252,6 +262,15 @@ fn outline(question: &Question<'_>, decision: &Decision) -> Explanation {
     explanation
 }
 
+/// A header name as it is usually written: `X-Auth-User`.
+fn title_case(name: &str) -> String {
+    let capital = |part: &str| {
+        let mut characters = part.chars();
+        characters.next().map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + characters.as_str())
+    };
+    name.split('-').map(capital).collect::<Vec<_>>().join("-")
+}
+
 fn challenge(policy: &PolicySet, denial: &Denial) -> Option<String> {
     if !denial.reason.is_challenge() {
         return None;
@@ -274,16 +293,17 @@ fn identity(question: &Question<'_>, (who, place): (&str, Option<&Place>)) -> Id
         ..IdentityExplained::default()
     };
     if let Presented::Identity(identity) = &question.presented {
-        let Identity { issuer, id, tenant, roles, .. } = &**identity;
+        let Identity { issuer, id, tenant, roles, mfa, .. } = &**identity;
         explained.issuer = Some(issuer.to_string());
         explained.id = id.known().map(ToString::to_string);
         explained.tenant = tenant.known().map(ToString::to_string);
+        explained.mfa = *mfa;
         if let Some(roles) = roles.known() {
             explained.roles = roles.iter().map(ToString::to_string).collect();
             let closure = question.policy.roles.closure(roles.iter().map(|role| &**role));
             for role in closure.iter().filter_map(|number| question.policy.roles.roles.get(number)) {
                 if !explained.roles.iter().any(|known| **known == *role.name) {
-                    explained.roles.push(role.name.to_string());
+                    explained.included.push(role.name.to_string());
                 }
             }
         }
@@ -301,11 +321,14 @@ fn route_explained(routed: &Routed, facts: &Facts<'_>) -> RouteExplained {
         }
     };
     let access = |node: &Node| match &node.label {
-        Some(Label::Access(name)) => Some((name.to_string(), node.place.line)),
-        _ => None,
+        Some(Label::Access(name)) if node.place.path == route.place.path => {
+            Some((name.to_string(), format!("line {}", node.place.line)))
+        }
+        Some(Label::Access(name)) => Some((name.to_string(), node.place.to_string())),
+        Some(Label::Condition(_)) | None => None,
     };
     RouteExplained {
-        app: routed.app().name.to_string(),
+        app: (routed.policy().apps.len() > 1).then(|| routed.app().name.to_string()),
         key: route.key.to_string(),
         place: route.place.to_string(),
         parameters,
@@ -338,11 +361,15 @@ fn tree(node: &Node, facts: &Facts<'_>, masks: Masks) -> Tree {
         text: String::new(),
         note: String::new(),
         place: node.place.to_string(),
+        satisfied_by: Vec::new(),
         members: Vec::new(),
     };
     match &node.kind {
         NodeKind::Leaf(id) => {
             if let Some(leaf) = facts.route.leaf(*id) {
+                if explained.value != Truth::True {
+                    explained.satisfied_by = notes::satisfied_by(leaf, facts);
+                }
                 explained.text = leaf.text.to_string();
                 explained.note = note(leaf, facts, explained.value);
             }
@@ -412,7 +439,7 @@ fn sent_headers(
 ) -> Vec<(String, String)> {
     let text = |headers: &[(http::HeaderName, http::HeaderValue)]| {
         let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+        headers.iter().map(|(name, value)| (title_case(name.as_str()), text(value))).collect()
     };
     match decision {
         Decision::Allow(allowed) => text(allowed.1.request()),

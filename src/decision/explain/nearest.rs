@@ -12,19 +12,17 @@ use super::Other;
 const SHOWN: usize = 3;
 
 /// Beside a route: the templates that match too and are less specific. Without one: the nearest.
-pub(super) fn others(
-    policy: &PolicySet,
-    target: &Target,
-    host: &Host<'_>,
-    method: &str,
-    decided: Option<RouteId>,
-) -> Vec<Other> {
+pub(super) fn others(policy: &PolicySet, target: &Target, host: &Host<'_>, decided: Option<RouteId>) -> Vec<Other> {
     let path: Vec<String> = target.segments().map(|segment| segment.decoded().into_owned()).collect();
     let winner = super::super::route::find(policy, target, host);
     let is_of_winner = |route: &Route| winner.is_some_and(|methods| methods.routes().any(|id| id == route.id));
     let mut found: Vec<(usize, Other)> = Vec::new();
     for route in policy.routes.iter().filter(|route| Some(route.id) != decided) {
         let answers = answers_on(policy, route, host.as_str());
+        // A path owns its methods: another route of the same template is no other template.
+        if decided.is_some() && is_of_winner(route) {
+            continue;
+        }
         let (depth, why) = match judge(policy, route, &path) {
             Judged::Matches if is_of_winner(route) => (
                 usize::MAX,
@@ -35,7 +33,7 @@ pub(super) fn others(
             Judged::Differs { .. } if decided.is_some() || !answers => continue,
             Judged::Differs { depth, why } => (depth, why),
         };
-        if depth == 0 || (is_of_winner(route) && serves(route, method) && decided.is_some()) {
+        if depth == 0 {
             continue;
         }
         found.push((depth, Other { key: route.key.to_string(), place: route.place.to_string(), why }));
@@ -43,10 +41,6 @@ pub(super) fn others(
     // The nearest first; a sort is stable, so equals stay in file order.
     found.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
     found.into_iter().take(SHOWN).map(|(_, other)| other).collect()
-}
-
-fn serves(route: &Route, method: &str) -> bool {
-    route.methods.iter().any(|own| own.as_str() == method)
 }
 
 fn methods(route: &Route) -> String {

@@ -1,6 +1,7 @@
 //! What a leaf read, in a few words. Never a secret.
 
 use crate::identity::Fact;
+use crate::identity::scope::Hierarchy;
 use crate::policy::document::{Access, Operator};
 use crate::policy::formula::Truth;
 use crate::policy::set::{Comparison, Leaf, LeafKind, Operand, Parameter, permits};
@@ -17,7 +18,7 @@ pub(super) fn note<'a>(leaf: &'a Leaf, facts: &Facts<'a>, value: Truth) -> Strin
         return match &leaf.kind {
             LeafKind::Access(Access::Authenticated) => "anonymous".to_owned(),
             LeafKind::Access(_) => String::new(),
-            LeafKind::Comparison(comparison) => compared(comparison, facts, value),
+            LeafKind::Comparison(comparison) => compared(comparison, &leaf.text, facts, value),
             _ => "anonymous".to_owned(),
         };
     };
@@ -46,8 +47,20 @@ pub(super) fn note<'a>(leaf: &'a Leaf, facts: &Facts<'a>, value: Truth) -> Strin
             Fact::Known(time) => format!("authenticated {} ago", duration(facts.now.since(*time))),
             Fact::Missing | Fact::WrongType => "the token does not say when".to_owned(),
         },
-        LeafKind::Comparison(comparison) => compared(comparison, facts, value),
+        LeafKind::Comparison(comparison) => compared(comparison, &leaf.text, facts, value),
     }
+}
+
+/// The scopes of a token that would satisfy a leaf, the one it asks for first.
+pub(super) fn satisfied_by(leaf: &Leaf, facts: &Facts<'_>) -> Vec<String> {
+    let LeafKind::Scope(required) = &leaf.kind else { return Vec::new() };
+    let separator = match facts.issuer().map_or(Hierarchy::Colon, |issuer| issuer.hierarchy) {
+        Hierarchy::Colon => ':',
+        Hierarchy::Dot => '.',
+        Hierarchy::None => return vec![required.to_string()],
+    };
+    let shorter = required.rmatch_indices(separator).filter_map(|(at, _)| required.get(..at));
+    std::iter::once(&**required).chain(shorter).map(str::to_owned).collect()
 }
 
 fn roles(facts: &Facts<'_>) -> String {
@@ -78,7 +91,7 @@ fn granting(permission: &str, facts: &Facts<'_>) -> Option<String> {
     })
 }
 
-fn compared<'a>(comparison: &'a Comparison, facts: &Facts<'a>, value: Truth) -> String {
+fn compared<'a>(comparison: &'a Comparison, text: &str, facts: &Facts<'a>, value: Truth) -> String {
     let Comparison { left, operator, right } = comparison;
     // What is compared with a secret is one, or a guess at it.
     let secret = [left, right].into_iter().any(|side| matches!(side, Operand::Env(_)));
@@ -87,6 +100,11 @@ fn compared<'a>(comparison: &'a Comparison, facts: &Facts<'a>, value: Truth) -> 
         _ if secret => "(not shown)".to_owned(),
         value => shown(&value),
     };
+    if value == Truth::Unknown
+        && let Some(missing) = missing(comparison, text, facts)
+    {
+        return format!("{missing} is missing");
+    }
     let left_text = show(left);
     match (operator, right) {
         (Operator::Is | Operator::IsNot, _) => format!("({left_text})"),
@@ -111,6 +129,20 @@ fn compared<'a>(comparison: &'a Comparison, facts: &Facts<'a>, value: Truth) -> 
             _ if matches!(right, Operand::String(_) | Operand::Integer(_) | Operand::Time(_)) => left_text,
             _ => format!("{left_text}, {}", show(right)),
         },
+    }
+}
+
+/// The side that is missing, as it is written.
+fn missing<'a>(comparison: &'a Comparison, text: &str, facts: &Facts<'a>) -> Option<String> {
+    let Comparison { left, right, .. } = comparison;
+    let is_missing = |operand: &'a Operand| matches!(facts.read(operand), Value::Missing);
+    // References have no blanks outside quotes, which only names of claims need.
+    if is_missing(left) {
+        text.split(' ').next().map(str::to_owned)
+    } else if is_missing(right) {
+        text.rsplit(' ').next().map(str::to_owned)
+    } else {
+        None
     }
 }
 

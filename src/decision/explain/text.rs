@@ -19,10 +19,11 @@ impl Explanation {
         }
         if let Some(route) = &self.route {
             let access = match &route.access {
-                Some((name, at)) => format!("  →  {name} (line {at})"),
+                Some((name, at)) => format!("  →  {name} ({at})"),
                 None => String::new(),
             };
-            line(&mut out, "route", &format!("{}: {}{access}", route.app, route.key), &route.place);
+            let app = route.app.as_ref().map_or_else(String::new, |app| format!("{app}: "));
+            line(&mut out, "route", &format!("{app}{}{access}", route.key), &route.place);
             if !route.parameters.is_empty() {
                 let parameters = route.parameters.iter().map(|(name, value)| format!("path.{name} = \"{value}\""));
                 line(&mut out, "", &parameters.collect::<Vec<_>>().join("   "), "");
@@ -30,7 +31,13 @@ impl Explanation {
         }
         line(&mut out, "identity", &self.identity_text(), self.identity.place.as_deref().unwrap_or(""));
         if let Some(needs) = &self.needs {
+            // A name that is the whole requirement stands beside the route.
+            let named = self.route.as_ref().is_some_and(|route| route.access.is_some());
+            let needs = if named { Tree { name: None, ..needs.clone() } } else { needs.clone() };
             block(&mut out, "needs", &needs.lines());
+            if !needs.satisfied_by.is_empty() {
+                line(&mut out, "", &format!("satisfied by any of: {}", needs.satisfied_by.join(", ")), "");
+            }
         }
         self.guards_text(&mut out);
         if !self.limits.is_empty() {
@@ -69,9 +76,14 @@ impl Explanation {
         parts.extend(identity.issuer.as_ref().map(|issuer| format!("issuer {issuer}")));
         parts.extend(identity.id.as_ref().map(|id| format!("id {id}")));
         if !identity.roles.is_empty() {
-            parts.push(format!("roles {}", identity.roles.join(", ")));
+            let mut roles = format!("roles {}", identity.roles.join(", "));
+            if !identity.included.is_empty() {
+                let _ = write!(roles, " → {}", identity.included.join(", "));
+            }
+            parts.push(roles);
         }
         parts.extend(identity.tenant.as_ref().map(|tenant| format!("tenant {tenant}")));
+        parts.extend(identity.mfa.map(|mfa| format!("mfa {}", if mfa { "yes" } else { "no" })));
         parts.join(" · ")
     }
 
@@ -79,7 +91,6 @@ impl Explanation {
         let applied: Vec<&GuardExplained> = self.guards.iter().filter(|guard| guard.needs.is_some()).collect();
         if self.needs.is_some() && applied.is_empty() {
             line(out, "guards", "none match", "");
-            return;
         }
         for (number, guard) in applied.into_iter().enumerate() {
             let Some(needs) = &guard.needs else { continue };
@@ -90,11 +101,16 @@ impl Explanation {
                 line(out, "", &format!("   {text}"), "");
             }
         }
-        let rest: Vec<&str> =
-            self.guards.iter().filter(|guard| guard.needs.is_none()).map(|guard| guard.name.as_str()).collect();
-        if self.needs.is_some() && !rest.is_empty() {
-            let why = self.guards.iter().find_map(|guard| guard.not_applied).unwrap_or("do not apply");
-            line(out, "", &format!("– {}: {why}", rest.join(", ")), "");
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+        for guard in &self.guards {
+            let Some(why) = guard.not_applied.filter(|_| self.needs.is_some()) else { continue };
+            match reasons.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, names)) => names.push(&guard.name),
+                None => reasons.push((why, vec![&guard.name])),
+            }
+        }
+        for (why, names) in reasons {
+            line(out, "", &format!("– {}: {why}", names.join(", ")), "");
         }
     }
 
