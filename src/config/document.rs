@@ -13,7 +13,7 @@ use crate::policy::yaml::{self, Node, Value};
 use crate::request::forwarded::{TrustedProxies, TrustedProxiesError};
 
 use super::keys::{self, PREFIX};
-use super::{Config, DecisionSink, Listener, LogFormat, LogLevel, Tls};
+use super::{Config, DecisionSink, LOG_ATTRIBUTES, Listener, LogFormat, LogLevel, Tls, log_attribute};
 
 /// The environment of the process, read once in `cli`. It holds secrets: only its names are ever shown.
 #[derive(Clone, Default)]
@@ -457,8 +457,12 @@ fn public_url(node: &Node) -> Result<String, Bad> {
 
 fn attribute(node: &Node) -> Result<String, Bad> {
     let text = text(node)?;
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
-        return Err(Bad::value(node, format!("`{text}` is not an attribute"), "like `sub` or `user.tenant`"));
+    // Claims and facts of the user that the log never has may be named too: they stay out.
+    let never_logged = ["token.", "user."].iter().any(|start| text.len() > start.len() && text.starts_with(start));
+    if log_attribute(text).is_none() && !never_logged {
+        let mut bad = Bad::value(node, format!("`{text}` is not an attribute of the decision log"), "not logged");
+        bad.help = Some(format!("the attributes are: {}", LOG_ATTRIBUTES.join(", ")));
+        return Err(bad);
     }
     Ok(text.to_owned())
 }
@@ -609,6 +613,7 @@ log:
                 "listen: [{ tls: { cert: file:x } }]",
                 "P109 1:10 a listener needs an `address` [{ tls: { cert: file:x } }]",
             ),
+            ("log: { erase: [sbu] }", "P109 1:16 `sbu` is not an attribute of the decision log [sbu]"),
             ("log: { decisions: otlp }", "P109 1:19 `otlp` is not in this build [otlp]"),
             ("public_url: api.example.com", "P109 1:13 `api.example.com` is not the URL of a site [api.example.com]"),
             ("- listen", "P010 1:1 expected a map, found a list [- listen]"),

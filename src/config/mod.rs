@@ -188,3 +188,23 @@ impl Default for Log {
         }
     }
 }
+
+/// The attributes that may be erased or hashed, as they are named in the log.
+pub const LOG_ATTRIBUTES: &[&str] =
+    &["trace", "host", "path", "sub", "iss", "tenant", "roles", "scopes", "mfa", "jti", "ip", "cause"];
+
+/// The log's name of an attribute that may also be named as policies name it.
+pub fn log_attribute(name: &str) -> Option<&'static str> {
+    let name = match name {
+        "user.id" | "token.sub" => "sub",
+        "user.issuer" | "token.iss" => "iss",
+        "user.tenant" => "tenant",
+        "user.roles" => "roles",
+        "user.scopes" | "token.scope" => "scopes",
+        "token.jti" => "jti",
+        "client.ip" => "ip",
+        "request.host" => "host",
+        other => other,
+    };
+    LOG_ATTRIBUTES.iter().copied().find(|attribute| *attribute == name)
+}

@@ -832,11 +832,16 @@ fn fold_byte(byte: u8) -> u8 {
 impl Revision {
     /// The revision of a set of texts: SHA-256 over path, length and text of each file in the order of paths.
     pub fn of(sources: &Sources) -> Self {
-        let mut files: Vec<_> = sources.files().iter().collect();
-        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Self::of_texts(sources.files().iter().map(|file| (&*file.path, &*file.text)).collect())
+    }
+
+    /// The same of paths and texts; a set has the same revision wherever its folder lies if the paths are relative
+    /// to it.
+    pub fn of_texts(mut files: Vec<(&str, &str)>) -> Self {
+        files.sort_unstable();
         let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
         for file in files {
-            for part in [&*file.path, &*file.text] {
+            for part in [file.0, file.1] {
                 hash.update(&(part.len() as u64).to_be_bytes());
                 hash.update(part.as_bytes());
             }

@@ -106,7 +106,7 @@ pub fn from_files(files: Files, options: &Options<'_>) -> Loaded {
     let texts = digest(&files);
     let Files { folder, sources, paths, diagnostics, folders } = files;
     let mut loaded = Loaded {
-        revision: Revision::of(&sources),
+        revision: revision(&folder, &sources),
         sources,
         paths,
         diagnostics,
@@ -174,6 +174,11 @@ impl Loaded {
         self.tested = tested.or_else(|| (!options.test_gate).then(|| Tested::danger_untested(candidate)));
         self.report = Some(report);
     }
+}
+
+fn revision(folder: &Path, sources: &Sources) -> Revision {
+    let relative = |path| Path::new(path).strip_prefix(folder).ok().and_then(Path::to_str).unwrap_or(path);
+    Revision::of_texts(sources.files().iter().map(|file| (relative(&*file.path), &*file.text)).collect())
 }
 
 /// A digest of the texts, and of what kept others from being read.

@@ -172,6 +172,26 @@ fn a_changed_secret_is_a_changed_set() {
 }
 
 #[test]
+fn without_the_gate_failing_tests_are_warnings() {
+    let text = format!("{}tests: {{ g: {{ GET /one: {{ anonymous: 403 }} }} }}\n", policy("/one"));
+    let place = Place::new();
+    place.write("a.yaml", &text);
+    for test_gate in [true, false] {
+        let environment = Environment::default();
+        let loaded = load(&place.path(""), &load::Options { test_gate, ..load::Options::serve(&environment) });
+        assert_eq!((loaded.tested.is_some(), loaded.has_errors()), (!test_gate, test_gate));
+        assert_eq!(loaded.diagnostics[0].code.as_str(), "P601");
+    }
+}
+
+#[test]
+fn the_revision_is_the_same_wherever_the_folder_lies() {
+    let (one, two) = (Place::new(), Place::new());
+    let revision = |place: &Place| place.reloader.status().snapshot().running.clone();
+    assert_eq!(revision(&one), revision(&two));
+}
+
+#[test]
 fn a_secret_that_everybody_can_read_is_reported_and_a_public_key_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let (folder, key) = (dir.path().join("policies"), dir.path().join("key"));

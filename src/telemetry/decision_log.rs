@@ -16,7 +16,7 @@ use std::time::Duration;
 use aws_lc_rs::{digest, hmac};
 
 use crate::clock::Timestamp;
-use crate::config::{DecisionSink, Log, Sample};
+use crate::config::{DecisionSink, Log, Sample, log_attribute};
 use crate::identity::{Fact, Identity};
 use crate::random::Random;
 
@@ -93,26 +93,6 @@ pub struct Masks {
     pub known: u64,
     /// Leaves that were true.
     pub truth: u64,
-}
-
-/// The attributes that may be erased or hashed, as they are named in the log.
-pub const ATTRIBUTES: &[&str] =
-    &["trace", "host", "path", "sub", "iss", "tenant", "roles", "scopes", "mfa", "jti", "ip", "cause"];
-
-/// The log's name of an attribute that may also be named as policies name it.
-pub fn attribute(name: &str) -> Option<&'static str> {
-    let name = match name {
-        "user.id" | "token.sub" => "sub",
-        "user.issuer" | "token.iss" => "iss",
-        "user.tenant" => "tenant",
-        "user.roles" => "roles",
-        "user.scopes" | "token.scope" => "scopes",
-        "token.jti" => "jti",
-        "client.ip" => "ip",
-        "request.host" => "host",
-        other => other,
-    };
-    ATTRIBUTES.iter().copied().find(|attribute| *attribute == name)
 }
 
 /// Where decisions go.
@@ -195,7 +175,7 @@ impl Default for Shape {
 impl Shape {
     fn new(settings: &Log, random: &dyn Random) -> Self {
         let names =
-            |names: &[String]| -> Vec<&'static str> { names.iter().filter_map(|name| attribute(name)).collect() };
+            |names: &[String]| -> Vec<&'static str> { names.iter().filter_map(|name| log_attribute(name)).collect() };
         let mut key = [0; 32];
         random.fill(&mut key);
         let erase = names(&settings.erase);
