@@ -364,6 +364,9 @@ fn the_settings_file_is_followed_and_what_is_not_acted_on_is_said() {
     assert_eq!(next()["routes"], 2);
     let warning = next();
     assert_eq!((&warning["level"], &warning["key"]), (&"WARN".into(), &"store".into()));
+    // Who answers listens to signals, too.
+    let admin = listens["admin"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
+    assert_eq!(Client::to(admin).ask("GET", "/-/ready", "").0, 200);
     let stopped = Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap();
     assert!(stopped.success() && process.wait().unwrap().success());
     assert!(dir.path().join("decisions.jsonl").exists());
