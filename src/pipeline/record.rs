@@ -90,7 +90,11 @@ impl Pipeline {
             path: &String::from_utf8_lossy(path),
             route: route.map(|route| &*route.key),
             source: source.as_deref(),
-            verdict: if denial.is_some() { decision_log::Verdict::Deny } else { decision_log::Verdict::Allow },
+            // An upstream that fails does not make a permitted request a refused one.
+            verdict: match &about.verdict {
+                Verdict::Refused(_) => decision_log::Verdict::Deny,
+                Verdict::Permitted(_) | Verdict::Preflight => decision_log::Verdict::Allow,
+            },
             status,
             code: denial.map(|denial| denial.reason.code()),
             failed: denial.map_or(&[], |denial| &denial.failed),

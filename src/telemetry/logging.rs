@@ -47,9 +47,14 @@ fn targets(level: LogLevel) -> Targets {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let pingora = if level > LevelFilter::INFO { LevelFilter::INFO } else { level.min(LevelFilter::WARN) };
+    // What clients do wrong (a head that never ends, a handshake that fails) these call errors, one line each: an
+    // attacker could write our log. The decision log has the requests, and an upstream's failure is a line of ours.
+    let about_clients = if level > LevelFilter::INFO { pingora } else { LevelFilter::OFF };
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_target("pingora", pingora)
+        .with_target("pingora_proxy", about_clients)
+        .with_target("pingora_core::apps", about_clients)
         .with_target("portcullis", level)
 }
 
@@ -206,7 +211,8 @@ mod tests {
             ("portcullis::reload", Level::TRACE, LogLevel::Trace, true),
             ("portcullis::reload", Level::DEBUG, LogLevel::Info, false),
             ("pingora_core::server", Level::INFO, LogLevel::Info, false),
-            ("pingora_proxy", Level::WARN, LogLevel::Info, true),
+            ("pingora_core::connectors", Level::WARN, LogLevel::Info, true),
+            ("pingora_proxy", Level::ERROR, LogLevel::Info, false),
             ("pingora_proxy", Level::WARN, LogLevel::Error, false),
             ("pingora_proxy", Level::INFO, LogLevel::Trace, true),
             ("pingora_proxy", Level::DEBUG, LogLevel::Trace, false),
