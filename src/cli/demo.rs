@@ -88,7 +88,7 @@ fn secret() -> String {
 }
 
 fn greeting(started: &Started, users: &[User], policies: &Path, decisions: &Path) -> String {
-    let gateway = started.addresses.first().copied().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let gateway = started.addresses.first().copied().unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let program = std::env::args().next().unwrap_or_else(|| "portcullis".to_owned());
     let mut text = format!(
         "Portcullis listens on http://{gateway}, in front of a sample API that contains no auth code.\n\n\
