@@ -28,4 +28,6 @@ pub use reason::{Denial, Reason};
 pub use route::{Preflight, Routed, preflight, route};
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

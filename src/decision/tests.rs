@@ -22,25 +22,30 @@ use super::decide::{Decision, Presented, Question, decide};
 use super::explain::explain;
 use super::facts::Environment;
 
-/// Compiles texts; panics with the findings if one of them is an error.
-fn candidate(files: &[(&str, &str)], references: &References) -> Candidate {
+/// Compiles texts, or says which findings are errors.
+pub(super) fn try_candidate(files: &[(&str, &str)], references: &References) -> Result<Candidate, Vec<String>> {
     let mut sources = Sources::default();
     for (path, text) in files {
         sources.add(path, text);
     }
-    let show = |found: &[Diagnostic]| {
+    let errors = |found: &[Diagnostic]| {
         let errors = found.iter().filter(|found| found.is_error());
-        errors
-            .map(|found| format!("{} {} at {}", found.code, found.message, sources.place(found.primary.span)))
-            .collect::<Vec<_>>()
+        let place = |found: &Diagnostic| sources.place(found.primary.span);
+        errors.map(|found| format!("{} {} at {}", found.code, found.message, place(found))).collect::<Vec<_>>()
     };
     let (document, found) = read(&sources);
-    assert_eq!(show(&found), Vec::<String>::new(), "reading");
+    if found.iter().any(Diagnostic::is_error) {
+        return Err(errors(&found));
+    }
     let (checked, found) = check(document, &sources, &Options::default());
-    let Some(checked) = checked else { panic!("checking: {:?}", show(&found)) };
-    match compile(&checked, &sources, references, Revision::of(&sources)) {
+    let checked = checked.ok_or_else(|| errors(&found))?;
+    compile(&checked, &sources, references, Revision::of(&sources)).map_err(|found| errors(&found))
+}
+
+fn candidate(files: &[(&str, &str)], references: &References) -> Candidate {
+    match try_candidate(files, references) {
         Ok(candidate) => candidate,
-        Err(found) => panic!("compiling: {:?}", show(&found)),
+        Err(errors) => panic!("{errors:?}"),
     }
 }
 
@@ -50,7 +55,7 @@ fn policy(text: &str) -> Arc<PolicySet> {
 }
 
 /// Who asks, as claims of the set's first issuer.
-fn user(policy: &PolicySet, claims: Value) -> Presented {
+pub(super) fn user(policy: &PolicySet, claims: Value) -> Presented {
     let Value::Object(claims) = claims else { panic!("claims are an object") };
     let issuer = &policy.issuers[0];
     Presented::Identity(Box::new(issuer.mapping.identity(
@@ -62,7 +67,7 @@ fn user(policy: &PolicySet, claims: Value) -> Presented {
 }
 
 /// The decision on a request `METHOD target`, in one word: `allow`, or status and code.
-fn ask(policy: &Arc<PolicySet>, request: &str, headers: &[(&str, &str)], presented: Presented) -> String {
+pub(super) fn ask(policy: &Arc<PolicySet>, request: &str, headers: &[(&str, &str)], presented: Presented) -> String {
     word(&answer(policy, request, headers, presented))
 }
 

@@ -176,3 +176,105 @@ fn literal_key(template: &[Segment]) -> Option<Box<str>> {
     }
     Some(key.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Ordering;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::specificity::{compare, contains, kinds_overlap, matches, same_segment, same_shape};
+
+    fn segment() -> impl Strategy<Value = Segment> {
+        let parameter = |kind| Segment::Parameter { name: Some("p".into()), kind };
+        proptest::sample::select(vec![
+            Segment::Literal("a".into()),
+            Segment::Literal("7".into()),
+            Segment::Literal("a/b".into()),
+            parameter(Kind::Int),
+            parameter(Kind::Slug),
+            parameter(Kind::Date),
+            parameter(Kind::Any),
+        ])
+    }
+
+    fn template() -> impl Strategy<Value = Vec<Segment>> {
+        (vec(segment(), 0..4), any::<bool>()).prop_map(|(mut segments, tail)| {
+            segments.extend(tail.then_some(Segment::Tail { name: None }));
+            segments
+        })
+    }
+
+    fn path() -> impl Strategy<Value = Vec<&'static str>> {
+        vec(proptest::sample::select(vec!["a", "b", "7", "2030-01-01", "a.b", "a/b", ""]), 0..5)
+    }
+
+    /// Whether a set with both loads: neither the same twice (P201) nor overlapping types at one position (P204).
+    fn load_together(a: &[Segment], b: &[Segment]) -> bool {
+        if same_shape(a, b) {
+            return false;
+        }
+        let differ = a.iter().zip(b).find(|(a, b)| !same_segment(a, b));
+        !matches!(differ, Some((Segment::Parameter { kind: a, .. }, Segment::Parameter { kind: b, .. }))
+            if *a != Kind::Any && *b != Kind::Any && kinds_overlap(*a, *b))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn the_trie_finds_what_the_definition_calls_the_winner(
+            candidates in vec(template(), 1..12), paths in vec(path(), 1..20),
+        ) {
+            let mut templates: Vec<Vec<Segment>> = Vec::new();
+            for template in candidates {
+                if templates.iter().all(|known| load_together(known, &template)) {
+                    templates.push(template);
+                }
+            }
+            let mut trie = Trie::default();
+            for (number, template) in templates.iter().enumerate() {
+                trie.entry(template, false, || number);
+            }
+            for path in paths {
+                let matching: Vec<usize> = (0..templates.len())
+                    .filter(|number| matches(&templates[*number], path.iter().copied()))
+                    .collect();
+                let beats_all = |number: &&usize| {
+                    matching.iter().all(|other| {
+                        other == *number || compare(&templates[**number], &templates[*other]) == Ordering::Less
+                    })
+                };
+                let winner = matching.iter().find(beats_all);
+                prop_assert_eq!(winner.is_some(), !matching.is_empty(), "a tie on {:?}", path);
+                // As `request::target` writes it: an encoded slash is data.
+                let text = format!("/{}", path.iter().map(|s| s.replace('/', "%2F")).collect::<Vec<_>>().join("/"));
+                // A last segment that is empty would be a trailing slash.
+                if path.last() == Some(&"") {
+                    continue;
+                }
+                prop_assert_eq!(trie.find(&text, &path), winner, "{}", text);
+            }
+        }
+
+        #[test]
+        fn the_narrower_of_two_templates_wins(a in template(), b in template()) {
+            if load_together(&a, &b) && contains(&a, &b) && !contains(&b, &a) {
+                prop_assert_eq!(compare(&b, &a), Ordering::Less);
+            }
+        }
+
+        #[test]
+        fn containment_and_overlap_are_about_paths(a in template(), b in template(), path in path()) {
+            let (in_a, in_b) = (matches(&a, path.iter().copied()), matches(&b, path.iter().copied()));
+            prop_assert!(!contains(&a, &b) || !in_b || in_a);
+            prop_assert!(!(in_a && in_b) || crate::policy::specificity::overlaps(&a, &b));
+            if let Some(witness) = crate::policy::specificity::witness(&a, &b) {
+                let on = |template: &[Segment]| matches(template, witness.iter().map(String::as_str));
+                prop_assert!(on(&a) && on(&b), "{witness:?}");
+            }
+        }
+    }
+}
