@@ -4,12 +4,15 @@
 //! port for half a minute and then panics, and keeps idle connections through the whole grace period. The
 //! socket comes bound from `server/sockets.rs`.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::http::ServerSession;
@@ -36,6 +39,8 @@ pub struct ConnectionLimits {
     pub handshake: Duration,
     /// Open connections at one time; more wait in the kernel's queue.
     pub connections: usize,
+    /// Open connections of one address (IPv6: of one /64) at one time; more are closed at once.
+    pub per_address: usize,
 }
 
 impl Default for ConnectionLimits {
@@ -45,6 +50,7 @@ impl Default for ConnectionLimits {
             head_bytes: 128 * 1024,
             handshake: Duration::from_secs(10),
             connections: 65_536,
+            per_address: 10_000, // a proxy before us is one address
         }
     }
 }
@@ -74,6 +80,7 @@ impl Listener {
         let Self { socket, tls, limits } = self;
         let (closing, shutdown) = tokio::sync::watch::channel(false);
         let room = Arc::new(Semaphore::new(limits.connections));
+        let crowd = Arc::new(Crowd::default());
         let mut connections = JoinSet::new();
         let grace = loop {
             if let Stop::Within(grace) = *stop.borrow_and_update() {
@@ -91,10 +98,11 @@ impl Listener {
                 },
             };
             let Some((stream, address, permit)) = accepted else { continue };
+            let Some(place) = crowd.enter(address.ip(), limits.per_address) else { continue };
             let (app, tls, shutdown) = (app.clone(), tls.clone(), shutdown.clone());
             connections.spawn(async move {
                 connection(stream, address, tls.as_deref(), limits, app, shutdown).await;
-                drop(permit);
+                drop((place, permit));
             });
         };
         drop(socket);
@@ -116,6 +124,43 @@ impl Listener {
                         deadline = deadline.min(Instant::now() + grace); // asked twice
                     }
                 }
+            }
+        }
+    }
+}
+
+/// How many connections each address has.
+#[derive(Default)]
+struct Crowd(Mutex<HashMap<u128, usize>>);
+
+/// A connection's place in the [`Crowd`].
+struct Place(Arc<Crowd>, u128);
+
+impl Crowd {
+    /// `None` if the address has `most` already.
+    fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Place> {
+        let key = match address.to_canonical() {
+            IpAddr::V4(address) => u128::from(u32::from(address)),
+            IpAddr::V6(address) => u128::from(address) >> 64 << 64,
+        };
+        let mut counts = self.0.lock();
+        let count = counts.entry(key).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Place(Arc::clone(self), key))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.0.0.lock();
+        if let Entry::Occupied(mut entry) = counts.entry(self.1) {
+            if *entry.get() > 1 {
+                *entry.get_mut() -= 1;
+            } else {
+                entry.remove();
             }
         }
     }

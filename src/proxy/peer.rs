@@ -26,6 +26,8 @@ use crate::policy::set::{Destination, Upstream};
 
 /// The time for one look-up.
 const LOOK_UP: Duration = Duration::from_secs(5);
+/// How long a name that was not found is not looked up again.
+const RETRY: Duration = Duration::from_secs(2);
 /// How often known names are looked up again.
 const REFRESH: Duration = Duration::from_secs(30);
 /// The time to connect to one address.
@@ -44,7 +46,8 @@ const CAS: usize = 64;
 #[derive(Debug)]
 pub struct Addresses {
     known: Live<HashMap<Name, Arc<[SocketAddr]>>>,
-    changing: tokio::sync::Mutex<()>,
+    /// Held while `known` is replaced; when which name was not found last.
+    changing: tokio::sync::Mutex<HashMap<Name, Instant>>,
     turn: AtomicUsize,
     cas: Mutex<HashMap<Vec<u8>, Arc<CaType>>>,
 }
@@ -84,13 +87,20 @@ impl Addresses {
         Some((address, addresses.len()))
     }
 
-    /// Looks a name up for the first time; requests for it wait for each other.
+    /// Looks a name up for the first time; requests for it wait for each other, and share a failure for a moment.
     async fn learn(&self, name: Name) -> Option<Arc<[SocketAddr]>> {
-        let _changing = self.changing.lock().await;
+        let mut missing = self.changing.lock().await;
         if let Some(addresses) = self.known.snapshot().get(&name) {
             return Some(Arc::clone(addresses));
         }
-        let addresses = look_up(&name).await?;
+        if missing.get(&name).is_some_and(|since| since.elapsed() < RETRY) {
+            return None;
+        }
+        let Some(addresses) = look_up(&name).await else {
+            missing.retain(|_, since| since.elapsed() < RETRY);
+            missing.insert(name, Instant::now());
+            return None;
+        };
         let mut known = HashMap::clone(&self.known.snapshot());
         known.insert(name, Arc::clone(&addresses));
         self.known.publish(known);

@@ -186,6 +186,29 @@ async fn a_head_that_drips_ends_at_its_deadline_and_others_do_not_notice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_address_cannot_hold_every_connection() {
+    let mut report = Report::default();
+    let gateway =
+        Harness::with(&policy("  /**: public\n"), Upstream::start().await, |parts| parts.connections.per_address = 2)
+            .await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut client = gateway.client().await;
+        client.send(get("/x", "")).await;
+        let status = client.answer().await.map(|answer| answer.status);
+        report.note("O01", status == Some(200), || format!("{status:?}"));
+        held.push(client);
+    }
+    let third = gateway.raw(get("/x", "")).await;
+    report.note("O01", third.is_none(), || format!("{third:?}"));
+    drop(held);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let next = gateway.raw(get("/x", "")).await.map(|answer| answer.status);
+    report.note("O01", next == Some(200), || format!("{next:?}"));
+    report.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn too_many_or_too_long_headers_are_431() {
     let mut report = Report::default();
     for gateway in [p0().await, p1().await] {
