@@ -33,7 +33,7 @@ impl Fields for HeaderMap {
     }
 
     fn remove(&mut self, name: &HeaderName) {
-        HeaderMap::remove(self, name);
+        Self::remove(self, name);
     }
 
     fn set(&mut self, name: HeaderName, value: HeaderValue) {

@@ -292,7 +292,8 @@ fn mismatch(policy: &PolicySet, expectation: &Expectation, decision: &Decision) 
         if got == *expected {
             return None;
         }
-        let text = |value: &Option<String>| value.as_ref().map_or("none".to_owned(), |value| format!("`{value}`"));
+        let text =
+            |value: &Option<String>| value.as_ref().map_or_else(|| "none".to_owned(), |value| format!("`{value}`"));
         Some(format!("expected header {} {}, got {}", name.value, text(expected), text(&got)))
     })
 }

@@ -398,7 +398,7 @@ fn guards_explained(facts: &Facts<'_>, masks: Masks) -> Vec<GuardExplained> {
         let mut applying = of_route().filter(|(at, _)| applied.contains(*at)).map(|(_, own)| own);
         // If several of its templates match, the one that refuses is shown.
         let all: Vec<_> = applying.by_ref().collect();
-        let shown = all.iter().find(|own| own.requirement.value(masks) != Truth::True).or(all.first());
+        let shown = all.iter().find(|own| own.requirement.value(masks) != Truth::True).or_else(|| all.first());
         let not_applied = match shown {
             Some(_) => None,
             None if of_route().next().is_some() => Some("path, host or method do not match"),

@@ -44,7 +44,7 @@ impl Builder<'_> {
             Err(ambiguous) => {
                 let named = |name: &IssuerName| {
                     let found = document.issuers.iter().find(|definition| definition.name.value == name.as_str());
-                    found.map_or(Span::default(), |definition| definition.name.span)
+                    found.map_or_else(Span::default, |definition| definition.name.span)
                 };
                 let (first, second) = (named(&ambiguous.0), named(&ambiguous.1));
                 self.problems.push(

@@ -385,7 +385,8 @@ impl Tables {
                 HostPattern::Exact(name) => self.exact.entry(name).or_default(),
                 HostPattern::Suffix(suffix) => self.suffixes.entry(suffix).or_default(),
             };
-            twice = twice.or(insert(table, app, route, named));
+            let other = insert(table, app, route, named);
+            twice = twice.or(other);
         }
         twice
     }
