@@ -194,7 +194,7 @@ fn allows(policy: &Arc<PolicySet>, claims: &Map<String, Value>) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_decision_is_what_the_language_says(need in any_need(), guard in proptest::option::of(any_need()), claims in claims()) {
