@@ -19,8 +19,9 @@ use crate::secret::Secret;
 
 use super::cases::{self, CLIENT, NOW};
 use super::decide::{Decision, Presented, Question, decide};
-use super::explain::explain;
+use super::explain::{explain, recall};
 use super::facts::Environment;
+use super::{Masks, Truth};
 
 /// Compiles texts, or says which findings are errors.
 pub(super) fn try_candidate(files: &[(&str, &str)], references: &References) -> Result<Candidate, Vec<String>> {
@@ -619,4 +620,25 @@ fn explanations_of_the_saas_example() {
     ];
     let text = asked.map(|(request, name)| explained(&policy, request, name)).join("\n");
     insta::assert_snapshot!(text.replace(&policy.revision.to_string(), "00000000"));
+}
+
+#[test]
+fn a_decision_is_recalled_from_its_masks() {
+    let policy = Arc::clone(saas().policy());
+    let request = "DELETE //api.acme.example/v1/t/acme/projects/8b1a9953-c461-4296-a827-abf8c47804d7";
+    let fixture = policy.fixtures.iter().find(|fixture| fixture.name.value == "eve").unwrap();
+    let eve = Presented::Identity(Box::new(cases::identity(&policy, &fixture.value, NOW).unwrap()));
+    let Decision::Deny(denial) = answer(&policy, request, &[], eve) else { panic!("eve is of another tenant") };
+    let masks = denial.masks.unwrap();
+    // The masks of the decision log's sample: authenticated, permission and mfa hold, so does not-suspended.
+    assert_eq!((masks.truth(), masks.known()), (0x0f, 0x3f));
+    let route = policy.route(denial.route.unwrap()).unwrap();
+    let (needs, guards) = recall(&policy, route, Masks::new(masks.known(), masks.truth()));
+    assert_eq!(
+        needs.lines(),
+        ["all ├ ✓ authenticated", "    └ all ├ ✓ permission project:delete", "          └ ✓ mfa"]
+    );
+    let values: Vec<_> =
+        guards.iter().map(|guard| (guard.name.as_str(), guard.needs.as_ref().unwrap().value)).collect();
+    assert_eq!(values, [("not-suspended", Truth::True), ("tenant-isolation", Truth::False)]);
 }

@@ -226,6 +226,23 @@ pub fn explain(question: &Question<'_>, who: (&str, Option<&Place>)) -> Explanat
     explanation
 }
 
+/// What a decision of the log came to, from the masks that it keeps: the same trees without the values that were
+/// read. Guards are those of which a leaf is known.
+pub fn recall(policy: &PolicySet, route: &Route, masks: Masks) -> (Tree, Vec<GuardExplained>) {
+    let guards = route.guards.iter().filter(|guard| guard.requirement.leaves() & masks.known() != 0);
+    let guards = guards.filter_map(|guard| {
+        let settings = policy.guard(guard.guard)?;
+        Some(GuardExplained {
+            name: settings.name.to_string(),
+            place: settings.place.to_string(),
+            shadow: settings.shadow,
+            not_applied: None,
+            needs: Some(bare_tree(&guard.requirement, route, masks)),
+        })
+    });
+    (bare_tree(&route.requirement, route, masks), guards.collect())
+}
+
 fn outline(question: &Question<'_>, decision: &Decision) -> Explanation {
     let path = question.head.target.split(|byte| *byte == b'?').next().unwrap_or_default();
     let mut explanation = Explanation {
@@ -354,6 +371,30 @@ fn needs(facts: &Facts<'_>, masks: Masks) -> Tree {
 }
 
 fn tree(node: &Node, facts: &Facts<'_>, masks: Masks) -> Tree {
+    let mut explained = bare_tree(node, facts.route, masks);
+    annotate(&mut explained, node, facts);
+    explained
+}
+
+/// Adds what the leaves read.
+fn annotate(explained: &mut Tree, node: &Node, facts: &Facts<'_>) {
+    match &node.kind {
+        NodeKind::Leaf(id) => {
+            let Some(leaf) = facts.route.leaf(*id) else { return };
+            explained.note = note(leaf, facts, explained.value);
+            if explained.value != Truth::True {
+                explained.satisfied_by = notes::satisfied_by(leaf, facts);
+            }
+        }
+        NodeKind::All(nodes) | NodeKind::Any(nodes) => {
+            explained.members.iter_mut().zip(nodes).for_each(|(member, node)| annotate(member, node, facts));
+        }
+        NodeKind::Not(node) => explained.members.iter_mut().for_each(|member| annotate(member, node, facts)),
+    }
+}
+
+/// A requirement with what it came to, without the values.
+fn bare_tree(node: &Node, route: &Route, masks: Masks) -> Tree {
     let mut explained = Tree {
         value: node.value(masks),
         name: node.label.as_ref().map(ToString::to_string),
@@ -366,25 +407,21 @@ fn tree(node: &Node, facts: &Facts<'_>, masks: Masks) -> Tree {
     };
     match &node.kind {
         NodeKind::Leaf(id) => {
-            if let Some(leaf) = facts.route.leaf(*id) {
-                if explained.value != Truth::True {
-                    explained.satisfied_by = notes::satisfied_by(leaf, facts);
-                }
+            if let Some(leaf) = route.leaf(*id) {
                 explained.text = leaf.text.to_string();
-                explained.note = note(leaf, facts, explained.value);
             }
         }
         NodeKind::All(members) => {
             explained.join = "all";
-            explained.members = members.iter().map(|member| tree(member, facts, masks)).collect();
+            explained.members = members.iter().map(|member| bare_tree(member, route, masks)).collect();
         }
         NodeKind::Any(members) => {
             explained.join = "any";
-            explained.members = members.iter().map(|member| tree(member, facts, masks)).collect();
+            explained.members = members.iter().map(|member| bare_tree(member, route, masks)).collect();
         }
         NodeKind::Not(member) => {
             explained.join = "not";
-            explained.members = vec![tree(member, facts, masks)];
+            explained.members = vec![bare_tree(member, route, masks)];
         }
     }
     explained
