@@ -3,11 +3,11 @@
 use super::{About, Pipeline, Verdict};
 use crate::decision::Denial;
 use crate::identity::Caller;
-use crate::policy::formula::Truth;
-use crate::policy::set::{GuardId, PolicySet};
+use crate::policy::formula::{LeafId, Masks, Truth};
+use crate::policy::set::{GuardId, LeafKind, PolicySet, Route};
 use crate::request::head::RequestHead;
 use crate::request::host::Host;
-use crate::telemetry::decision_log::{self, DecisionRecord, Masks};
+use crate::telemetry::decision_log::{self, DecisionRecord};
 use crate::telemetry::metrics::Outcome;
 
 /// How a request ended.
@@ -98,18 +98,28 @@ impl Pipeline {
             status,
             code: denial.map(|denial| denial.reason.code()),
             failed: denial.map_or(&[], |denial| &denial.failed),
-            masks: masks.map(|masks| Masks { known: masks.known(), truth: masks.truth() }),
+            masks: masks.map(|masks| decision_log::Masks { known: masks.known(), truth: masks.truth() }),
             identity: match caller {
                 Caller::Known(identity) => Some(identity),
                 Caller::Anonymous => None,
             },
-            mfa: None,
+            mfa: route.zip(masks).and_then(|(route, masks)| mfa(route, masks)),
             ip: Some(about.client.ip()),
             auth_micros: about.auth_micros,
             policy_micros: about.policy_micros,
             shadow_guards: &shadow_guards(&about.policy, shadow),
             cause: denial.and_then(|denial| denial.cause.as_deref()),
         });
+    }
+}
+
+/// What the leaf `mfa` of a route said, if it has one.
+fn mfa(route: &Route, masks: Masks) -> Option<bool> {
+    let at = route.leaves.iter().position(|leaf| matches!(leaf.kind, LeafKind::Mfa))?;
+    match masks.get(LeafId(u8::try_from(at).ok()?)) {
+        Truth::True => Some(true),
+        Truth::False => Some(false),
+        Truth::Unknown => None,
     }
 }
 
