@@ -29,7 +29,6 @@ use tokio::runtime::Runtime;
 
 const SECRET: &str = "a-secret-of-the-bench-with-more-than-32-bytes";
 const CONNECTIONS: usize = 16;
-const REQUESTS: usize = 1500;
 const ROUNDS: usize = 9;
 
 struct Bare(SocketAddr);
@@ -71,25 +70,71 @@ fn main() {
     )
     .into();
     let load = runtime("load");
-    let total = (CONNECTIONS * REQUESTS) as f64;
+    // `-- requests=50` for a run under an instrumenting tool.
+    let requests =
+        std::env::args().find_map(|argument| argument.strip_prefix("requests=")?.parse().ok()).unwrap_or(1500);
+    let total = (CONNECTIONS * requests) as f64;
     let mut costs = [Vec::new(), Vec::new()];
     for round in 0..=ROUNDS {
         for ((name, address), costs) in [("bare", bare_address), ("gate", gate_address)].into_iter().zip(&mut costs) {
             let before = processor_time(name);
-            load.block_on(run(address, Arc::clone(&request)));
+            load.block_on(run(address, Arc::clone(&request), requests));
             let spent = processor_time(name).saturating_sub(before);
             if round > 0 {
                 costs.push(spent.as_secs_f64() * 1e6 / total); // the first round warms up
             }
         }
     }
+    let decide = decide_alone(upstream_address);
     let [bare_cost, gate_cost] = costs.map(median);
     let _ = writeln!(
         std::io::stdout(),
-        "processor time per request: bare Pingora {bare_cost:.1} us, Portcullis with HS256 {gate_cost:.1} us, ratio {:.2}",
+        "processor time per request: bare Pingora {bare_cost:.1} us, Portcullis with HS256 {gate_cost:.1} us, ratio {:.2}; \
+         the decision alone {decide:.1} us",
         gate_cost / bare_cost
     );
     std::process::exit(0);
+}
+
+/// What the decision alone takes, in microseconds.
+fn decide_alone(upstream: SocketAddr) -> f64 {
+    use portcullis::pipeline::{Pipeline, Settings};
+    let pipeline = Pipeline::new(
+        Arc::new(Live::new(compile(upstream))),
+        Settings {
+            clock: Arc::new(portcullis::server::SystemClock),
+            random: Arc::new(portcullis::server::SystemRandom),
+            trusted_proxies: Default::default(),
+            country_header: None,
+            decisions: Arc::new(portcullis::telemetry::decision_log::DecisionLog::none()),
+            metrics: Arc::new(portcullis::telemetry::metrics::Metrics::new()),
+        },
+    );
+    let fields = [
+        ("host", "api.test"),
+        ("user-agent", "bench/1"),
+        ("accept", "application/json"),
+        ("accept-encoding", "gzip"),
+        ("x-trace", "0123456789abcdef"),
+        ("authorization", &*format!("Bearer {}", token())),
+    ]
+    .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_str(value).expect("a value")));
+    let headers = http::HeaderMap::from_iter(fields.clone());
+    let mut raw = String::from("GET /v1/items/4711?page=2 HTTP/1.1\r\n");
+    for (name, value) in &fields {
+        raw.push_str(&format!("{name}: {}\r\n", value.to_str().expect("text")));
+    }
+    raw.push_str("\r\n");
+    let head =
+        portcullis::request::head::RequestHead::new("GET", "/v1/items/4711?page=2", &headers).raw(raw.as_bytes());
+    let times = (0..ROUNDS).map(|_| {
+        let began = std::time::Instant::now();
+        for _ in 0..20_000 {
+            std::hint::black_box(pipeline.decide(std::hint::black_box(&head)));
+        }
+        began.elapsed().as_secs_f64() * 1e6 / 20_000.0
+    });
+    median(times.collect())
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -144,7 +189,7 @@ async fn serve_upstream() -> SocketAddr {
     address
 }
 
-async fn run(address: SocketAddr, request: Arc<str>) {
+async fn run(address: SocketAddr, request: Arc<str>, requests: usize) {
     let mut connections = tokio::task::JoinSet::new();
     for _ in 0..CONNECTIONS {
         let request = Arc::clone(&request);
@@ -152,7 +197,7 @@ async fn run(address: SocketAddr, request: Arc<str>) {
             let mut stream = TcpStream::connect(address).await.expect("a connection");
             stream.set_nodelay(true).expect("nodelay");
             let mut buffer = vec![0; 16 * 1024];
-            for _ in 0..REQUESTS {
+            for _ in 0..requests {
                 stream.write_all(request.as_bytes()).await.expect("a request");
                 let mut received = Vec::new();
                 while !received.ends_with(b"}") {

@@ -146,7 +146,11 @@ pub struct App {
 impl App {
     /// The header that sets the keys, or the first.
     pub fn header(&self) -> Option<&AppHeader> {
-        self.headers.iter().find(|(_, header)| header.any_key.is_some()).or_else(|| self.headers.first()).map(|(_, h)| h)
+        self.headers
+            .iter()
+            .find(|(_, header)| header.any_key.is_some())
+            .or_else(|| self.headers.first())
+            .map(|(_, h)| h)
     }
 }
 

@@ -801,23 +801,47 @@ impl Methods {
 pub struct Strip {
     names: std::collections::HashSet<Box<[u8]>>,
     prefixes: Vec<Box<[u8]>>,
+    /// For the low five bits of a first byte: the lengths of names that are removed, as bits. Most names of a request
+    /// need no more than this look.
+    lengths: [u64; 32],
 }
 
 impl Strip {
     /// From names and from prefixes.
     pub fn new<'n>(names: impl IntoIterator<Item = &'n str>, prefixes: &[&str]) -> Self {
-        let fold = |name: &str| name.bytes().map(fold_byte).collect();
-        Self {
-            names: names.into_iter().map(fold).collect(),
-            prefixes: prefixes.iter().map(|prefix| fold(prefix)).collect(),
+        let fold = |name: &str| -> Box<[u8]> { name.bytes().map(fold_byte).collect() };
+        let names: std::collections::HashSet<_> = names.into_iter().map(fold).collect();
+        let prefixes: Vec<_> = prefixes.iter().map(|prefix| fold(prefix)).collect();
+        let mut lengths = [0; 32];
+        for (name, or_longer) in names.iter().map(|name| (name, false)).chain(prefixes.iter().map(|name| (name, true)))
+        {
+            if let Some(lengths) = lengths.get_mut(first_of(name)) {
+                let bit = length_bit(name.len());
+                *lengths |= if or_longer { !(bit - 1) } else { bit };
+            }
         }
+        Self { names, prefixes, lengths }
     }
 
     /// Whether a header of this name is removed from every request.
     pub fn contains(&self, name: &str) -> bool {
+        let lengths = self.lengths.get(first_of(name.as_bytes())).copied().unwrap_or(u64::MAX);
+        if lengths & length_bit(name.len()) == 0 {
+            return false;
+        }
         let folded: smallvec::SmallVec<[u8; 64]> = name.bytes().map(fold_byte).collect();
         self.names.contains(&folded[..]) || self.prefixes.iter().any(|prefix| folded.starts_with(prefix))
     }
+}
+
+/// Which entry of [`Strip::lengths`] a name has; the same for both cases of a letter.
+fn first_of(name: &[u8]) -> usize {
+    usize::from(name.first().copied().map_or(0, fold_byte) & 31)
+}
+
+/// The bit of a length; 63 and more share one.
+fn length_bit(length: usize) -> u64 {
+    1 << length.min(63)
 }
 
 fn fold_byte(byte: u8) -> u8 {

@@ -57,7 +57,9 @@ pub(super) fn write(
         fields.set(name.clone(), value.clone());
     }
     forward.edits.apply(&mut fields);
-    fields.set(HOST, forward.host.clone());
+    if fields.0.headers.get(HOST) != Some(&forward.host) {
+        fields.set(HOST, forward.host.clone());
+    }
     if forward.authorization == Authorization::Remove {
         fields.remove(&AUTHORIZATION);
     }
