@@ -7,6 +7,7 @@
 //! the ratios of neighbouring rounds.
 //!
 //! `cargo bench --bench request` prints the table.
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a bench ends at the first surprise")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,6 +1,7 @@
 //! The layering of `ARCHITECTURE.md`, kept by a test: it reads the two tables there and fails on an import of
 //! an equal or higher rank, on a part that the table does not know, on a crate outside its parts, and on I/O
 //! or ambient time and randomness in the pure core.
+#![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,4 +1,5 @@
 //! What `portcullis demo` prints is true: each line gives the status beside it, and Ctrl-C ends it at once.
+#![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -24,7 +24,7 @@ pub fn policy(text: &str) -> Arc<PolicySet> {
     diagnostics.extend(found);
     let checked = checked.unwrap_or_else(|| panic!("{diagnostics:#?}\n{text}"));
     let compiled = portcullis::policy::compile::compile(&checked, &sources, &References::none(), Revision::default());
-    Arc::clone(compiled.expect("compiles").policy())
+    Arc::clone(compiled.unwrap_or_else(|problems| panic!("{problems:#?}")).policy())
 }
 
 /// Decides a request without headers but `Host`.
