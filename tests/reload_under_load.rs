@@ -8,7 +8,6 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::print_stdout,
     reason = "a failure here is a failed test"
 )]
 use std::io::{BufRead, BufReader, Read, Write};
