@@ -219,8 +219,8 @@ fn compile(upstream: SocketAddr) -> PolicySet {
         "version: 1\nupstream: http://{upstream}\nidentity:\n  bench: {{ preset: jwt, secret: env:SECRET, issuer: https://issuer.test, audience: api }}\nroles: {{ reader: {{}} }}\nroutes:\n  GET /v1/items/{{id:int}}: {{ scope: items:read }}\n  GET /v1/items: {{ scope: items:read }}\n  GET /v1/public/**: public\n"
     );
     let (sources, document, _) = policy::read_bytes(&[("bench.yaml".to_owned(), text.into_bytes())]);
-    let (checked, found) = policy::check(document, &sources, &policy::Options::default());
-    let checked = checked.unwrap_or_else(|| panic!("{found:?}"));
+    let (checked, _) = policy::check(document, &sources, &policy::Options::default());
+    let checked = checked.expect("a set without errors");
     let references = References::none().with_env("SECRET", Secret::new(SECRET.to_owned()));
     let candidate = policy::compile::compile(&checked, &sources, &references, Revision::of(&sources)).expect("a set");
     let set = Arc::clone(candidate.policy());
