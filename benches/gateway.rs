@@ -155,18 +155,17 @@ fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
 }
 
-/// User and system time of the threads of one runtime, in the kernel's ticks of 10 ms.
+/// The time that the threads of one runtime spent on a processor, as the scheduler counts it.
 fn processor_time(name: &str) -> Duration {
-    let mut ticks = 0;
+    let mut nanoseconds = 0;
     for task in std::fs::read_dir("/proc/self/task").expect("/proc").flatten() {
         let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
         if read("comm").trim() == name {
-            let stat = read("stat");
-            let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-            ticks += fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+            let spent = read("schedstat").split_whitespace().next().and_then(|spent| spent.parse::<u64>().ok());
+            nanoseconds += spent.expect("a kernel with CONFIG_SCHED_INFO");
         }
     }
-    Duration::from_millis(ticks * 10)
+    Duration::from_nanos(nanoseconds)
 }
 
 async fn serve_upstream() -> SocketAddr {
