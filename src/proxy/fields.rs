@@ -1,29 +1,12 @@
-//! Pingora's heads as fields that `decision` can edit.
+//! Pingora's answers as fields that `decision` can edit.
 
 use http::{HeaderName, HeaderValue};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::ResponseHeader;
 
 use crate::decision::headers::Fields;
 
-/// The head of a request to an upstream.
-pub(super) struct OfRequest<'a>(pub(super) &'a mut RequestHeader);
-
 /// The head of an answer to a client.
 pub(super) struct OfResponse<'a>(pub(super) &'a mut ResponseHeader);
-
-impl Fields for OfRequest<'_> {
-    fn names(&self) -> Vec<HeaderName> {
-        self.0.headers.keys().cloned().collect()
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        self.0.remove_header(name);
-    }
-
-    fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        let _ = self.0.insert_header(name, value); // fails for names that are none
-    }
-}
 
 impl Fields for OfResponse<'_> {
     fn names(&self) -> Vec<HeaderName> {

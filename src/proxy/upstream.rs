@@ -6,14 +6,14 @@
 use std::sync::LazyLock;
 
 use http::header::{AUTHORIZATION, COOKIE, HOST, VIA};
-use http::{HeaderName, HeaderValue, Uri, Version};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, OrErr, Result};
+use smallvec::SmallVec;
 
 use super::context::Passing;
-use super::fields::OfRequest;
 use crate::decision::Permit;
-use crate::decision::headers::Fields;
 use crate::pipeline::Authorization;
 use crate::policy::set::Strip;
 use crate::request::{cookie, forwarded, method};
@@ -29,7 +29,8 @@ static FORWARDED: LazyLock<Strip> =
 /// What makes some frameworks run another method than the one that was decided on, in every spelling.
 static OVERRIDES: LazyLock<Strip> = LazyLock::new(|| Strip::new(method::OVERRIDE_HEADERS, &[]));
 
-/// Makes the client's head into the one that goes upstream.
+/// Makes the client's head into the one that goes upstream. Names that HTTP does not know go out in lower case:
+/// keeping each client's spelling would cost a second map of all names.
 pub(super) fn write(
     request: &mut RequestHeader,
     permit: &Permit,
@@ -38,55 +39,60 @@ pub(super) fn write(
     version: Version,
 ) -> Result<()> {
     let forward = &passing.forward;
+    let as_it_is = request.raw_path() == forward.target.as_bytes() && request.uri.authority().is_none();
+    let mut parts: Parts = std::mem::replace(request, RequestHeader::build_no_case(Method::GET, b"/", Some(0))?).into();
     // The bytes forwarded are the bytes that were matched.
-    if request.raw_path() != forward.target.as_bytes() || request.uri.authority().is_some() {
-        let target = Uri::try_from(&*forward.target).or_err(ErrorType::InternalError, "the target is no URI")?;
-        request.set_uri(target);
+    if !as_it_is {
+        parts.uri = Uri::try_from(&*forward.target).or_err(ErrorType::InternalError, "the target is no URI")?;
     }
+    edit(&mut parts.headers, permit, passing, request_id, version);
+    *request = parts.into();
     if request.raw_path() != forward.target.as_bytes() {
         return Error::e_explain(ErrorType::InternalError, "other bytes would be forwarded than were decided on");
     }
+    Ok(())
+}
+
+fn edit(headers: &mut HeaderMap, permit: &Permit, passing: &Passing, request_id: &str, version: Version) {
+    let forward = &passing.forward;
     let enforce = permit.app().enforce_method_override;
-    let mut fields = OfRequest(request);
-    for name in fields.names() {
-        if FORWARDED.contains(name.as_str()) || (!enforce && OVERRIDES.contains(name.as_str())) {
-            fields.remove(&name);
-        }
+    let dropped =
+        |name: &HeaderName| FORWARDED.contains(name.as_str()) || (!enforce && OVERRIDES.contains(name.as_str()));
+    let names: SmallVec<[HeaderName; 8]> = headers.keys().filter(|name| dropped(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
     for (name, value) in &forward.origin {
-        fields.set(name.clone(), value.clone());
+        headers.insert(name.clone(), value.clone());
     }
-    forward.edits.apply(&mut fields);
-    if fields.0.headers.get(HOST) != Some(&forward.host) {
-        fields.set(HOST, forward.host.clone());
+    forward.edits.apply(headers);
+    if headers.get(HOST) != Some(&forward.host) {
+        headers.insert(HOST, forward.host.clone());
     }
     if forward.authorization == Authorization::Remove {
-        fields.remove(&AUTHORIZATION);
+        headers.remove(AUTHORIZATION);
     }
-    cookies(request, permit);
+    cookies(headers, permit);
     if let Ok(id) = HeaderValue::from_str(request_id) {
-        request.insert_header(REQUEST_ID, id)?;
+        headers.insert(REQUEST_ID, id);
     }
-    request.append_header(VIA, HeaderValue::from_static(via(version)))?;
-    Ok(())
+    headers.append(VIA, HeaderValue::from_static(via(version)));
 }
 
 /// One `Cookie` field (RFC 9113 §8.2.3), without the gateway's own and, where tokens are not forwarded, without
 /// those that hold tokens. The others stay byte for byte.
-fn cookies(request: &mut RequestHeader, permit: &Permit) {
-    if !request.headers.contains_key(COOKIE) {
+fn cookies(headers: &mut HeaderMap, permit: &Permit) {
+    if !headers.contains_key(COOKIE) {
         return;
     }
     let mut removed = vec![SESSION_COOKIE];
     if !permit.app().forward_token {
         removed.extend(permit.policy().issuers.iter().flat_map(|issuer| &issuer.cookies).map(AsRef::as_ref));
     }
-    let kept = cookie::without(&request.headers, &removed);
-    let mut fields = OfRequest(request);
-    match kept {
-        Some(value) => fields.set(COOKIE, value),
-        None => fields.remove(&COOKIE),
-    }
+    match cookie::without(headers, &removed) {
+        Some(value) => headers.insert(COOKIE, value),
+        None => headers.remove(COOKIE),
+    };
 }
 
 /// Which version a message came in, and who passed it on (RFC 9110 §7.6.3).
