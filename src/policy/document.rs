@@ -733,6 +733,41 @@ pub struct Issuer {
     pub other: Vec<(Spanned<String>, Spanned<Source>)>,
 }
 
+impl Issuer {
+    /// An entry that says nothing but its preset.
+    pub fn empty(preset: Spanned<Preset>, span: Span) -> Self {
+        Self {
+            preset,
+            span,
+            secrets: Vec::new(),
+            public_key: None,
+            signing_key: None,
+            jwks_file: None,
+            jwks_url: None,
+            url: None,
+            issuer: None,
+            audience: None,
+            expiry_waived: None,
+            algorithms: Vec::new(),
+            leeway: None,
+            max_token_age: None,
+            required_typ: None,
+            hierarchy: None,
+            expires: None,
+            cookies: Vec::new(),
+            no_bearer: false,
+            claims: Vec::new(),
+            types: Vec::new(),
+            mfa: None,
+            db_roles: Vec::new(),
+            allow_anonymous_users: None,
+            allow_service_role: None,
+            allow_oauth_clients: None,
+            other: Vec::new(),
+        }
+    }
+}
+
 /// A check that the policy may waive in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waivable<T> {

@@ -50,7 +50,7 @@ impl Lower<'_> {
     }
 
     fn issuer_keys(&mut self, object: Object<'_>, preset: Spanned<Preset>, node: &Node) -> Issuer {
-        let mut issuer = empty(preset, node);
+        let mut issuer = Issuer::empty(preset, node.span);
         for (key, node) in object.entries {
             let what = format!("`{}`", key.text);
             match key.text.as_str() {
@@ -352,36 +352,4 @@ fn as_file(source: Spanned<Source>) -> Spanned<Source> {
         Source::Literal(path) => Source::File(path),
         other => other,
     })
-}
-
-fn empty(preset: Spanned<Preset>, node: &Node) -> Issuer {
-    Issuer {
-        preset,
-        span: node.span,
-        secrets: Vec::new(),
-        public_key: None,
-        signing_key: None,
-        jwks_file: None,
-        jwks_url: None,
-        url: None,
-        issuer: None,
-        audience: None,
-        expiry_waived: None,
-        algorithms: Vec::new(),
-        leeway: None,
-        max_token_age: None,
-        required_typ: None,
-        hierarchy: None,
-        expires: None,
-        cookies: Vec::new(),
-        no_bearer: false,
-        claims: Vec::new(),
-        types: Vec::new(),
-        mfa: None,
-        db_roles: Vec::new(),
-        allow_anonymous_users: None,
-        allow_service_role: None,
-        allow_oauth_clients: None,
-        other: Vec::new(),
-    }
 }
