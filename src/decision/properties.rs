@@ -19,9 +19,9 @@ enum Need {
     Permission(usize),
     Equal(usize, usize),
     Is(usize, usize),
-    Any(Vec<Need>),
-    All(Vec<Need>),
-    Not(Box<Need>),
+    Any(Vec<Self>),
+    All(Vec<Self>),
+    Not(Box<Self>),
 }
 
 const SCOPES: [&str; 4] = ["a", "a:x", "a:x:y", "b"];
@@ -170,7 +170,7 @@ const NAMES: &str = "version: 1\n\
 
 /// A set with two routes and perhaps a guard; `None` if a check refuses it, e.g. because it can never be true.
 fn set(route: &Need, guard: Option<&Need>, backwards: bool) -> Option<Arc<PolicySet>> {
-    let mut routes = vec![format!("  GET /x/{{id}}: {}\n", route.yaml()), "  /**: deny\n".to_owned()];
+    let mut routes = [format!("  GET /x/{{id}}: {}\n", route.yaml()), "  /**: deny\n".to_owned()];
     let mut files = vec![("policies/a.yaml", NAMES.to_owned())];
     if let Some(guard) = guard {
         files.push((

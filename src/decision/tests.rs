@@ -109,6 +109,7 @@ fn the_patterns_of_the_language_on_one_line() {
     const DENIED: &str = "403 access_denied";
     const SCOPE: &str = "403 insufficient_scope";
     // route, request, [(claims, decision)]
+    #[expect(clippy::type_complexity, reason = "a table that is read row by row")]
     #[rustfmt::skip]
     let table: &[(&str, &str, &[(Value, &str)])] = &[
         ("GET /public/posts: public", "GET /public/posts", &[(json!(null), "allow"), (json!({}), "allow")]),
