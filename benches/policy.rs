@@ -3,7 +3,7 @@
 //! `cargo bench --bench policy` prints the table. Decision times are medians over rounds in which the sizes take
 //! turns, so that their ratio does not depend on the machine's mood.
 
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a bench ends at the first surprise")]
+#![expect(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a bench ends at the first surprise")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;
