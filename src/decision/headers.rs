@@ -110,7 +110,8 @@ pub(super) fn headers_in(
     let facts = Facts::new(policy, route, permit.target(), request, permit.caller(), now, environment);
     let unsafe_value = |name: &HeaderName| unsafe_value(permit, name);
     let anonymous = route.access != Access::Public && matches!(permit.caller(), Caller::Anonymous);
-    let mut edits = HeaderEdits { policy: Arc::clone(policy), request: Vec::new(), response: Vec::new() };
+    let request = Vec::with_capacity(route.headers.len());
+    let mut edits = HeaderEdits { policy: Arc::clone(policy), request, response: Vec::new() };
     for HeaderRule { name, value } in route.headers.iter() {
         let value = match value {
             HeaderSource::Remove => None,
@@ -212,6 +213,11 @@ fn join<'n>(names: impl Iterator<Item = &'n str>, encode_unsafe: bool, text: &mu
 }
 
 fn encode(value: &str, in_list: bool, encode_unsafe: bool, text: &mut String) -> Result<(), Unsafe> {
+    let plain = |byte: u8| matches!(byte, b'!'..=b'~') && byte != b'%' && !(in_list && byte == b',');
+    if value.bytes().all(plain) {
+        text.push_str(value);
+        return Ok(());
+    }
     let inner = value.trim_matches(' ');
     let leading = value.len() - value.trim_start_matches(' ').len();
     for (at, character) in value.char_indices() {

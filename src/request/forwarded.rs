@@ -236,24 +236,32 @@ impl<'r> Origin<'r> {
     /// The headers that tell the upstream. `X-Forwarded-For` begins with the client: frameworks that read the
     /// leftmost address and those that read the rightmost untrusted one find the same.
     pub fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
-        let chain = self.chain.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let port = self.host.port().unwrap_or_else(|| default_port(self.secure));
+        let client = self.client.to_string();
         let host = self.host.authority();
-        let node = match self.client.ip() {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => format!("\"[{address}]\""), // RFC 7239 §6: with colons it is quoted
-        };
+        let port = self.host.port().unwrap_or_else(|| default_port(self.secure));
+        let mut forwarded = String::with_capacity(client.len() + host.len() + 32);
+        forwarded.push_str("for=");
+        match self.client.ip() {
+            IpAddr::V4(_) => forwarded.push_str(&client),
+            // RFC 7239 §6: with colons it is quoted.
+            IpAddr::V6(_) => forwarded.extend(["\"[", &client, "]\""]),
+        }
         // INVARIANT: Host::parse admits neither quotes nor backslashes, so this is a quoted-string.
-        let forwarded = format!("for={node};host=\"{host}\";proto={}", self.scheme());
+        forwarded.extend([";host=\"", host, "\";proto=", self.scheme()]);
+        let client = HeaderValue::try_from(client).ok();
+        let chain = match self.chain.as_slice() {
+            [_] => client.clone(),
+            chain => HeaderValue::try_from(chain.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")).ok(),
+        };
         let headers = [
-            (FOR, HeaderValue::try_from(chain)),
-            (PROTO, Ok(HeaderValue::from_static(self.scheme()))),
-            (HOST, HeaderValue::from_str(host)),
-            (PORT, Ok(HeaderValue::from(port))),
-            (REAL_IP, HeaderValue::try_from(self.client.to_string())),
-            (FORWARDED, HeaderValue::try_from(forwarded)),
+            (FOR, chain),
+            (PROTO, Some(HeaderValue::from_static(self.scheme()))),
+            (HOST, HeaderValue::from_str(host).ok()),
+            (PORT, Some(HeaderValue::from(port))),
+            (REAL_IP, client),
+            (FORWARDED, HeaderValue::try_from(forwarded).ok()),
         ];
-        headers.into_iter().filter_map(|(name, value)| Some((name, value.ok()?)))
+        headers.into_iter().filter_map(|(name, value)| Some((name, value?)))
     }
 }
 
