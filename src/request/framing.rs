@@ -224,6 +224,7 @@ fn class(byte: u8) -> u8 {
 }
 
 /// What each byte is, looked up instead of compared, since every byte of every head is.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0;
