@@ -143,9 +143,9 @@ pub(super) fn evaluate<'a>(leaf: &'a Leaf, facts: &Facts<'a>) -> Truth {
             }
             (Some(None), _) => Truth::Unknown,
         },
-        LeafKind::MaxAge(longest) => match identity.map(|identity| &identity.auth_time) {
-            None | Some(Fact::Missing | Fact::WrongType) => Truth::Unknown,
-            Some(Fact::Known(time)) => Truth::known(facts.now.since(*time) <= *longest),
+        LeafKind::MaxAge(longest) => match facts.auth_age() {
+            Fact::Missing | Fact::WrongType => Truth::Unknown,
+            Fact::Known(age) => Truth::known(age <= *longest),
         },
         LeafKind::Comparison(comparison) => compare::evaluate(comparison, facts),
     }

@@ -173,6 +173,18 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// How long ago the caller authenticated. A time that is still to come (clocks may differ by the issuer's leeway)
+    /// says nothing: it must not count as fresh.
+    pub(super) fn auth_age(&self) -> Fact<Duration> {
+        let Some(identity) = self.identity() else { return Fact::Missing };
+        match identity.auth_time {
+            Fact::Missing => Fact::Missing,
+            Fact::WrongType => Fact::WrongType,
+            Fact::Known(time) if time > self.now.plus(self.policy.verifier.leeway(&identity.issuer)) => Fact::WrongType,
+            Fact::Known(time) => Fact::Known(self.now.since(time)),
+        }
+    }
+
     /// The value of a reference or literal. Sets have none: `in` looks into them.
     pub(super) fn read(&self, operand: &'a Operand) -> Value<'a> {
         match operand {
@@ -269,10 +281,10 @@ impl<'a> Facts<'a> {
             UserFact::Session => text(&identity.session),
             UserFact::Issuer => Value::text(identity.issuer.as_str()),
             UserFact::Kind => Value::text(identity.kind.as_str()),
-            UserFact::AuthAge => match identity.auth_time {
+            UserFact::AuthAge => match self.auth_age() {
                 Fact::Missing => Value::Missing,
                 Fact::WrongType => Value::Other,
-                Fact::Known(time) => Value::Duration(self.now.since(time)),
+                Fact::Known(age) => Value::Duration(age),
             },
             UserFact::Scopes => match &identity.scopes {
                 Fact::Missing => Value::Names(SmallVec::new()),

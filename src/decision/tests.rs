@@ -153,7 +153,18 @@ fn the_patterns_of_the_language_on_one_line() {
             (json!({"auth_time": 1_893_498_000, "scope": "a"}), "401 insufficient_user_authentication"),
             (json!({"scope": "a"}), "401 insufficient_user_authentication"),
             (json!({"auth_time": 1_893_499_000}), SCOPE),
+            // The clocks may differ by the leeway; what is further ahead is not fresh.
+            (json!({"auth_time": NOW.as_seconds() + 30, "scope": "a"}), "allow"),
+            (json!({"auth_time": NOW.as_seconds() + 31, "scope": "a"}), "401 insufficient_user_authentication"),
+            (json!({"auth_time": 1e308, "scope": "a"}), "401 insufficient_user_authentication"),
             (json!({}), DENIED)]),
+        ("GET /x: { where: user.auth_age < 10m }", "GET /x", &[
+            (json!({"auth_time": 1_893_499_000}), "allow"), (json!({"auth_time": NOW.as_seconds() + 31}), DENIED)]),
+        // Nobody is told 401 wherever some identity could pass: a leaf below a `not` helps by being false.
+        ("GET /x: { access: authenticated, not: { role: viewer } }", "GET /x", &[
+            (json!(null), NOBODY), (json!({"roles": "viewer"}), DENIED), (json!({}), "allow")]),
+        ("GET /x: { not: { any: [ { role: viewer }, { not: { scope: a } } ] } }", "GET /x", &[
+            (json!(null), NOBODY), (json!({}), SCOPE), (json!({"scope": "a"}), "allow")]),
         ("GET /x: { any: [ { scope: a }, { not: { role: viewer } } ] }", "GET /x", &[
             (json!({"roles": "viewer", "scope": "b"}), SCOPE), (json!({"roles": "editor"}), SCOPE), (json!({}), "allow"), (json!(null), NOBODY)]),
         ("GET /x: { where: token.suspended is not true }", "GET /x", &[
@@ -508,6 +519,17 @@ fn kinds_of_supabase_that_the_issuer_does_not_allow_have_no_way_in() {
         let Value::Object(map) = claims.clone() else { panic!() };
         assert_eq!(policy.issuers[0].admit(&Claims::new(map)), expected, "{claims}");
     }
+}
+
+/// A policy of a few lines must not fill the memory of a gateway that looks at it.
+#[test]
+fn names_that_double_each_other_are_refused_before_they_fill_the_memory() {
+    let doubling: String = (0..28).map(|n| format!("  a{n}: {{ all: [ a{}, a{} ] }}\n", n + 1, n + 1)).collect();
+    let text = format!(
+        "version: 1\nupstream: http://a\nidentity: {{ me: {{ preset: jwt, issuer: https://me.example, audience: me, secret: env:S }} }}\nroles: {{ x: {{ can: \"*\" }} }}\naccess:\n{doubling}  a28: {{ role: x }}\nroutes:\n  GET /a: a0\n"
+    );
+    let errors = try_candidate(&[("policies/test.yaml", &text)], &References::none()).unwrap_err();
+    assert!(errors.len() < 5 && errors.iter().all(|error| error.contains("P006")), "{errors:?}");
 }
 
 #[test]

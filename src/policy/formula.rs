@@ -241,6 +241,29 @@ mod tests {
         assert_eq!([True, Unknown, False].map(Truth::not), [False, Unknown, True]);
     }
 
+    /// The best that forced leaves can do is true, and false below a `not`, however deep.
+    #[test]
+    fn what_is_forced_helps_on_both_sides_of_not() {
+        let place = Place::of(&crate::diagnostic::Sources::default(), crate::diagnostic::Span::default());
+        let node = |kind| Node { kind, label: None, place: place.clone() };
+        let leaf = |bit| node(NodeKind::Leaf(LeafId(bit)));
+        let not = |inner| node(NodeKind::Not(Box::new(inner)));
+        let all = |members: Vec<Node>| node(NodeKind::All(members.into()));
+        let any = |members: Vec<Node>| node(NodeKind::Any(members.into()));
+        let (first, second) = (0b01, 0b10);
+        for (formula, forced, best) in [
+            (all(vec![leaf(0), not(leaf(1))]), first | second, True),
+            (not(any(vec![leaf(0), not(leaf(1))])), first | second, True),
+            (not(not(leaf(0))), first, True),
+            (not(leaf(0)), first, True),
+            (not(leaf(0)), 0, Unknown),
+            (not(all(vec![leaf(0), leaf(1)])), second, True),
+            (all(vec![not(leaf(0)), leaf(1)]), first, Unknown),
+        ] {
+            assert_eq!(formula.value_if(Masks::default(), forced), best, "{:?}", formula.kind);
+        }
+    }
+
     #[test]
     fn masks_keep_what_was_recorded() {
         let mut masks = Masks::default();

@@ -56,8 +56,11 @@ pub(super) fn write(
 fn edit(headers: &mut HeaderMap, permit: &Permit, passing: &Passing, request_id: &str, version: Version) {
     let forward = &passing.forward;
     let enforce = permit.app().enforce_method_override;
-    let dropped =
-        |name: &HeaderName| FORWARDED.contains(name.as_str()) || (!enforce && OVERRIDES.contains(name.as_str()));
+    // With `enforce` the names that were authorised stay, and no other spelling of them.
+    let authorised = |name: &HeaderName| enforce && method::OVERRIDE_HEADERS.contains(&name.as_str());
+    let dropped = |name: &HeaderName| {
+        FORWARDED.contains(name.as_str()) || (OVERRIDES.contains(name.as_str()) && !authorised(name))
+    };
     let names: SmallVec<[HeaderName; 8]> = headers.keys().filter(|name| dropped(name)).cloned().collect();
     for name in names {
         headers.remove(name);

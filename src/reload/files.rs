@@ -14,6 +14,8 @@ use crate::policy::yaml::MAX_FILE_BYTES;
 
 const MAX_SET_BYTES: u64 = 32 * 1024 * 1024;
 const MAX_FILES: usize = 1000;
+/// How deep folders may lie in folders.
+const MAX_DEPTH: usize = 32;
 /// Entries of all kinds that are looked at.
 const MAX_ENTRIES: usize = 20_000;
 
@@ -35,7 +37,7 @@ pub struct Files {
 /// Reads a policies folder. Every mistake is reported; what could be read is there nevertheless.
 pub fn read(folder: &Path) -> Files {
     let mut walk = Walk { files: BTreeMap::new(), folders: BTreeSet::new(), visited: BTreeSet::new(), entries: 0 };
-    let top = match fs::canonicalize(folder).and_then(|root| walk.folder(folder, &root).map(|()| root)) {
+    let top = match fs::canonicalize(folder).and_then(|root| walk.folder(folder, &root, 0).map(|()| root)) {
         Ok(root) => {
             walk.folders.insert(root);
             None
@@ -85,7 +87,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn folder(&mut self, folder: &Path, root: &Path) -> io::Result<()> {
+    fn folder(&mut self, folder: &Path, root: &Path, depth: usize) -> io::Result<()> {
         if !self.visited.insert(fs::canonicalize(folder)?) {
             return Ok(());
         }
@@ -108,14 +110,22 @@ impl Walk {
                 return Ok(());
             }
             let is_policy = name.ends_with(".yaml") || name.ends_with(".yml");
-            if let Err((code, message)) = self.entry(&path, is_policy, entry.file_type()?.is_symlink(), root) {
+            let is_link = entry.file_type()?.is_symlink();
+            if let Err((code, message)) = self.entry(&path, is_policy, is_link, root, depth) {
                 self.files.insert(path, Found::Bad(code, message));
             }
         }
         Ok(())
     }
 
-    fn entry(&mut self, path: &Path, is_policy: bool, is_link: bool, root: &Path) -> Result<(), (Code, String)> {
+    fn entry(
+        &mut self,
+        path: &Path,
+        is_policy: bool,
+        is_link: bool,
+        root: &Path,
+        depth: usize,
+    ) -> Result<(), (Code, String)> {
         let unreadable = |error: &io::Error| (Code::P008, format!("cannot be read: {}", reason(error)));
         if is_link {
             match fs::canonicalize(path) {
@@ -133,7 +143,10 @@ impl Walk {
             Err(_) => return Ok(()),
         };
         if metadata.is_dir() {
-            return self.folder(path, root).map_err(|error| unreadable(&error));
+            if depth >= MAX_DEPTH {
+                return Err((Code::P006, format!("more than {MAX_DEPTH} folders in each other")));
+            }
+            return self.folder(path, root, depth + 1).map_err(|error| unreadable(&error));
         }
         if is_policy {
             // Opening a pipe would wait for its writer.
@@ -292,6 +305,12 @@ mod tests {
             fs::write(dir.path().join(format!("{n}.yaml")), vec![b' '; MAX_FILE_BYTES]).unwrap();
         }
         assert_eq!(findings(dir.path()), ["P006 the policy files together have more than 32 MiB"]);
+        let deep = tempfile::tempdir().unwrap();
+        let mut below = deep.path().to_owned();
+        below.extend(std::iter::repeat_n("d", 500));
+        fs::create_dir_all(&below).unwrap();
+        fs::write(below.join("a.yaml"), "x").unwrap();
+        assert_eq!(findings(deep.path()), ["P006 more than 32 folders in each other"]);
         for n in 0..=MAX_FILES {
             fs::write(dir.path().join(format!("{n}.yaml")), "").unwrap();
         }

@@ -99,6 +99,8 @@ struct Builder<'d> {
     upstreams: HashMap<Upstream, UpstreamId>,
     /// The definitions of the guards, in the order of [`PolicySet::guards`].
     guard_definitions: Vec<&'d document::Definition<document::Guard>>,
+    /// How many parts the requirements have so far, with all names followed.
+    parts: usize,
 }
 
 impl<'d> Builder<'d> {
@@ -139,6 +141,7 @@ impl<'d> Builder<'d> {
             environment: HashMap::new(),
             upstreams: HashMap::new(),
             guard_definitions: Vec::new(),
+            parts: 0,
         }
     }
 

@@ -17,6 +17,9 @@ use super::{Builder, unknown};
 /// Named access and conditions may name each other this deep; more is a cycle (P104).
 const MAX_DEPTH: usize = 32;
 
+/// The most parts that all requirements of a set may have, names followed: some 200 MiB.
+const MAX_PARTS: usize = 2_000_000;
+
 /// The leaves of a route while they are collected.
 #[derive(Default)]
 pub(super) struct Leaves {
@@ -92,6 +95,9 @@ impl Builder<'_> {
         leaves: &mut Leaves,
         depth: usize,
     ) -> Option<Node> {
+        if self.is_too_much(1, requirement.span()) {
+            return Some(Node { kind: NodeKind::Any([].into()), label: None, place: self.place(requirement.span()) });
+        }
         match requirement {
             Requirement::Word(_) => None,
             Requirement::Named(name) => self.named_access(name, parameters, leaves, depth),
@@ -106,6 +112,17 @@ impl Builder<'_> {
                 self.all(members, object.span)
             }
         }
+    }
+
+    /// Names refer to names, and each doubling doubles what one line stands for. Past `MAX_PARTS` the set does not load.
+    fn is_too_much(&mut self, parts: usize, span: Span) -> bool {
+        let before = self.parts;
+        self.parts = before.saturating_add(parts);
+        if before <= MAX_PARTS && self.parts > MAX_PARTS {
+            let message = format!("the requirements have more than {MAX_PARTS} parts when all names are followed");
+            self.problem(Code::P006, span, message);
+        }
+        self.parts > MAX_PARTS
     }
 
     /// One node for several; `None` for none.
@@ -196,6 +213,7 @@ impl Builder<'_> {
         kind: impl Fn(&Self, &Spanned<String>) -> Result<(LeafKind, String), &'static str>,
     ) -> Option<Node> {
         let mut nodes = Vec::new();
+        self.is_too_much(names.names.len(), names.span);
         for name in &names.names {
             match kind(self, name) {
                 Ok((kind, text)) => nodes.push(self.leaf(kind, &text, name.span, leaves)),
@@ -221,6 +239,7 @@ impl Builder<'_> {
     ) -> Option<Node> {
         match condition {
             document::Condition::Comparison(comparison) => {
+                self.is_too_much(1, comparison.text.span);
                 let compiled = self.comparison(comparison, parameters)?;
                 let text = comparison.text.value.split_whitespace().collect::<Vec<_>>().join(" ");
                 Some(self.leaf(LeafKind::Comparison(compiled), &text, comparison.text.span, leaves))

@@ -228,6 +228,11 @@ impl Verifier {
         self.issuers.iter().map(AsRef::as_ref)
     }
 
+    /// How far an issuer's clock may differ from ours.
+    pub fn leeway(&self, issuer: &IssuerName) -> Duration {
+        self.issuers().find(|rules| rules.name == *issuer).map_or(DEFAULT_LEEWAY, |rules| rules.leeway)
+    }
+
     /// The same verifier with other keys for one issuer, when they were fetched anew.
     pub fn with_keys(&self, issuer: &IssuerName, keys: IssuerKeys) -> Self {
         let replaced = |rules: &Arc<IssuerRules>| {
