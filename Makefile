@@ -66,7 +66,7 @@ test-deny:
 
 test-e2e: test-env
 	@echo "==> end to end, with a real uvicorn and FastAPI"
-	$(CARGO) build --locked
+	$(CARGO) build --locked --bins --tests # with what the tests were built with
 	$(PYTHON) tests/e2e/run.py
 
 test-skipped:
