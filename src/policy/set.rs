@@ -796,7 +796,8 @@ impl Methods {
 
 // === Headers that are stripped ===
 
-/// Names that no client may send, compared without case and with `-`, `_` and `.` equal.
+/// Names that no client may send, compared without case and with all equal that is neither letter nor digit: most
+/// frameworks take `-` for `_`, and some servers (lighttpd's CGI variables) everything.
 #[derive(Clone, Debug, Default)]
 pub struct Strip {
     names: std::collections::HashSet<Box<[u8]>>,
@@ -845,10 +846,7 @@ fn length_bit(length: usize) -> u64 {
 }
 
 fn fold_byte(byte: u8) -> u8 {
-    match byte {
-        b'_' | b'.' => b'-',
-        other => other.to_ascii_lowercase(),
-    }
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
 // === impl ===

@@ -143,7 +143,7 @@ impl Loaded {
             let resolved = references::resolve(&document, &self.paths, environment);
             self.diagnostics.extend(resolved.diagnostics);
             self.references = resolved.references;
-            self.fingerprint.references = references::digest(&resolved.files);
+            self.fingerprint.references = resolved.digest;
             self.watched.files.extend(resolved.files.iter().cloned());
             self.reference_files = resolved.files;
         }

@@ -1,6 +1,6 @@
 //! What `env:` and `file:` in policies stand for, here and now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -28,11 +28,16 @@ pub struct Resolved {
     pub diagnostics: Vec<Diagnostic>,
     /// The files that were read.
     pub files: BTreeSet<PathBuf>,
+    /// The digest of what was read, as [`digest`] would make it: a file that changes while a set is made of it must
+    /// look changed afterwards.
+    pub digest: [u8; 32],
 }
 
 /// Resolves every reference of a document. `paths` says where each of its files was read.
 pub fn resolve(document: &Document, paths: &[PathBuf], environment: &Environment) -> Resolved {
-    let mut resolved = Resolved { references: References::none(), diagnostics: Vec::new(), files: BTreeSet::new() };
+    let mut resolved =
+        Resolved { references: References::none(), diagnostics: Vec::new(), files: BTreeSet::new(), digest: [0; 32] };
+    let mut contents: BTreeMap<PathBuf, io::Result<(Vec<u8>, bool)>> = BTreeMap::new();
     for reference in document.references() {
         let span = reference.span;
         match &reference.value {
@@ -57,11 +62,11 @@ pub fn resolve(document: &Document, paths: &[PathBuf], environment: &Environment
                     paths.get(span.file.0 as usize).and_then(|path| path.parent()).unwrap_or_else(|| Path::new(""));
                 let path = from.join(name);
                 resolved.files.insert(path.clone());
-                match content(&path) {
+                match contents.entry(path.clone()).or_insert_with(|| content(&path)) {
                     Ok((bytes, shared)) => {
                         resolved.references =
-                            std::mem::take(&mut resolved.references).with_file(span.file, name, bytes);
-                        if shared {
+                            std::mem::take(&mut resolved.references).with_file(span.file, name, bytes.clone());
+                        if *shared {
                             resolved.diagnostics.push(
                                 Diagnostic::new(
                                     Code::P407,
@@ -75,7 +80,7 @@ pub fn resolve(document: &Document, paths: &[PathBuf], environment: &Environment
                     }
                     Err(error) => resolved.diagnostics.push(Diagnostic::new(
                         Code::P406,
-                        format!("file `{name}` cannot be read: {}", reason(&error)),
+                        format!("file `{name}` cannot be read: {}", reason(error)),
                         span,
                         "needed here",
                     )),
@@ -89,16 +94,21 @@ pub fn resolve(document: &Document, paths: &[PathBuf], environment: &Environment
             resolved.references = std::mem::take(&mut resolved.references).with_env(name, value);
         }
     }
+    let read = contents.values().map(|content| content.as_ref().map_or(&[][..], |(bytes, _)| bytes));
+    resolved.digest = digest_of(read);
     resolved
 }
 
 /// A digest of the contents of files, to see whether one changed.
 pub(super) fn digest(files: &BTreeSet<PathBuf>) -> [u8; 32] {
+    digest_of(files.iter().map(|path| content(path).map(|(bytes, _)| bytes).unwrap_or_default()))
+}
+
+fn digest_of<B: AsRef<[u8]>>(contents: impl Iterator<Item = B>) -> [u8; 32] {
     let mut digest = Context::new(&SHA256);
-    for path in files {
-        let bytes = content(path).map(|(bytes, _)| bytes).unwrap_or_default();
-        digest.update(&(bytes.len() as u64).to_be_bytes());
-        digest.update(&bytes);
+    for bytes in contents {
+        digest.update(&(bytes.as_ref().len() as u64).to_be_bytes());
+        digest.update(bytes.as_ref());
     }
     digest.finish().as_ref().try_into().unwrap_or_default()
 }

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use super::load::{self, load};
 use super::publish::{ReloadStatus, Reloader, Report, Surroundings};
+use super::references;
 use super::watch::{self, ReloadHandle, Timing};
 use crate::clock::{ManualClock, Timestamp};
 use crate::config::Environment;
+use crate::diagnostic::Sources;
 use crate::live::Live;
 use crate::telemetry::metrics::Metrics;
 
@@ -169,6 +171,24 @@ fn a_changed_secret_is_a_changed_set() {
     assert_eq!(place.reload(), "rejected");
     fs::write(place.path("../key"), format!("{SECRET}0")).unwrap();
     assert_eq!(place.reload(), "unchanged");
+}
+
+/// A key that is replaced while a set is made with the old one: the next look must see it.
+#[test]
+fn a_secret_that_changes_while_it_is_read_looks_changed_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("key"), SECRET).unwrap();
+    let mut sources = Sources::default();
+    sources.add(
+        "a.yaml",
+        "version: 1\nidentity: { ours: { preset: jwt, secret: file:key, issuer: us, audience: them } }\n",
+    );
+    let (document, _) = crate::policy::read(&sources);
+    let resolved = references::resolve(&document, &[dir.path().join("a.yaml")], &Environment::from([]));
+    assert_eq!(resolved.files.len(), 1);
+    assert_eq!(resolved.digest, references::digest(&resolved.files));
+    fs::write(dir.path().join("key"), format!("{SECRET}0")).unwrap();
+    assert_ne!(resolved.digest, references::digest(&resolved.files));
 }
 
 #[test]

@@ -310,22 +310,23 @@ async fn a_backtick_in_a_template_is_a_backtick() {
 #[tokio::test(flavor = "multi_thread")]
 async fn absolute_form_is_decided_and_forwarded_as_origin_form() {
     let mut report = Report::default();
-    let gateway = p1().await;
-    let request =
-        |target: &str, host: &str, lines: &str| format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n");
-    for (request, expect) in [
-        (request("http://api.test/admin", "api.test", ""), Refused(&[401])),
-        (request("http://api.test/admin", "api.test", &admin()), canon("/admin")),
-        (request("http://api.test/public?x", "api.test", ""), canon("/public?x")),
-        (request("http://api.test", "api.test", ""), canon("/")),
-        (request("http://good/admin", "evil", ""), BAD),
-        (request("https://api.test/public", "api.test", ""), BAD),
-        (request("ftp://api.test/public", "api.test", ""), BAD),
-        (request("http://api.test@evil/public", "api.test", ""), BAD),
-        (request("http:///public", "api.test", ""), BAD),
-        (request("http://api.test/../admin", "api.test", ""), BAD),
-    ] {
-        report.raw(&gateway, "A21", request, &expect).await;
+    for (gateway, admins, root) in [(p0().await, "/api/admin", Refused(&[404])), (p1().await, "/admin", canon("/"))] {
+        let request =
+            |target: &str, host: &str, lines: &str| format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n");
+        for (request, expect) in [
+            (request(&format!("http://api.test{admins}"), "api.test", ""), Refused(&[401])),
+            (request(&format!("http://api.test{admins}"), "api.test", &admin()), canon(admins)),
+            (request("http://api.test/public?x", "api.test", ""), canon("/public?x")),
+            (request("http://api.test", "api.test", ""), root),
+            (request("http://good/admin", "evil", ""), BAD),
+            (request("https://api.test/public", "api.test", ""), BAD),
+            (request("ftp://api.test/public", "api.test", ""), BAD),
+            (request("http://api.test@evil/public", "api.test", ""), BAD),
+            (request("http:///public", "api.test", ""), BAD),
+            (request("http://api.test/../admin", "api.test", ""), BAD),
+        ] {
+            report.raw(&gateway, "A21", request, &expect).await;
+        }
     }
     report.finish();
 }
@@ -374,20 +375,21 @@ async fn a_scope_is_a_name_and_not_a_path() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_spelling_of_a_traversal_leaves_its_tree() {
     let mut report = Report::default();
-    let gateway = p1().await;
-    let dots = [".", "%2e", "%2E", "%252e", "%c0%ae", "%e0%80%ae", "%u002e", "\u{ff0e}", "%ef%bc%8e", "0x2e"];
-    let slashes = ["/", "%2f", "%2F", "\\", "%5c", "%252f", "%c0%af", "//", ";/", "%ef%bc%8f"];
-    for first in dots {
-        for second in dots {
-            for slash in slashes {
-                let target = format!("/public/{first}{second}{slash}admin{slash}x");
-                let answer = gateway.raw(get(&target, "")).await.expect("an answer");
-                let upstream = gateway.upstream.take();
-                let stays = answer.status == 200
-                    && matches!(&*upstream, [only] if only.target().starts_with("/public/")
-                        && only.target().split('/').all(|segment| segment != ".." && segment != "."));
-                let refused = answer.status == 400 && upstream.is_empty();
-                report.note("A01", stays || refused, || format!("{target}: {} {upstream:?}", answer.status));
+    for gateway in [p0().await, p1().await] {
+        let dots = [".", "%2e", "%2E", "%252e", "%c0%ae", "%e0%80%ae", "%u002e", "\u{ff0e}", "%ef%bc%8e", "0x2e"];
+        let slashes = ["/", "%2f", "%2F", "\\", "%5c", "%252f", "%c0%af", "//", ";/", "%ef%bc%8f"];
+        for first in dots {
+            for second in dots {
+                for slash in slashes {
+                    let target = format!("/public/{first}{second}{slash}admin{slash}x");
+                    let answer = gateway.raw(get(&target, "")).await.expect("an answer");
+                    let upstream = gateway.upstream.take();
+                    let stays = answer.status == 200
+                        && matches!(&*upstream, [only] if only.target().starts_with("/public/")
+                            && only.target().split('/').all(|segment| segment != ".." && segment != "."));
+                    let refused = answer.status == 400 && upstream.is_empty();
+                    report.note("A01", stays || refused, || format!("{target}: {} {upstream:?}", answer.status));
+                }
             }
         }
     }

@@ -189,9 +189,8 @@ async fn with_enforce_the_overriding_method_is_authorised_too() {
     // What is not authorised does not go: a framework that folds `_` would run it.
     for name in ["X_HTTP_Method_Override", "x.http-method_override", "X_Method_Override", "X_HTTP_METHOD"] {
         gateway.upstream.take();
-        let request = format!(
-            "POST /items HTTP/1.1\r\nHost: api.test\r\n{writer}{name}: DELETE\r\nContent-Length: 0\r\n\r\n"
-        );
+        let request =
+            format!("POST /items HTTP/1.1\r\nHost: api.test\r\n{writer}{name}: DELETE\r\nContent-Length: 0\r\n\r\n");
         let got = gateway.raw(request).await.unwrap().status;
         let upstream = gateway.upstream.take();
         let clean = !upstream.iter().any(|request| request.head.contains("DELETE"));

@@ -100,14 +100,20 @@ async fn no_identity_header_of_a_client_reaches_an_app_on_any_route() {
     report.finish();
 }
 
+/// Both policies, each with a path that an admin may use.
+async fn protected() -> [(Harness, &'static str); 2] {
+    [(p0().await, "/api/admin/x"), (p1().await, "/admin/x")]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_is_absent_is_an_absent_header() {
     let mut report = Report::default();
-    let gateway = p1().await;
-    gateway.get("/admin/x", &format!("{}X-Auth-Email: ceo@x\r\nX-Auth-Scopes: all\r\n", admin())).await;
-    let request = gateway.upstream.one();
-    let fine = request.values("x-auth-email").is_empty() && request.values("x-auth-scopes").is_empty();
-    report.note("C02", fine && request.value("x-auth-user") == Some("root"), || format!("{request:?}"));
+    for (gateway, target) in protected().await {
+        gateway.get(target, &format!("{}X-Auth-Email: ceo@x\r\nX-Auth-Scopes: all\r\n", admin())).await;
+        let request = gateway.upstream.one();
+        let fine = request.values("x-auth-email").is_empty() && request.values("x-auth-scopes").is_empty();
+        report.note("C02", fine && request.value("x-auth-user") == Some("root"), || format!("{request:?}"));
+    }
     report.finish();
 }
 
@@ -115,7 +121,16 @@ async fn a_claim_that_is_absent_is_an_absent_header() {
 async fn spellings_that_frameworks_fold_are_removed() {
     let mut report = Report::default();
     for (gateway, target, lines) in [(p0().await, "/public/x", String::new()), (p1().await, "/admin/x", admin())] {
-        for name in ["X_Auth_User", "x-auth_user", "X.Auth.User", "X_AUTH-USER", "x_auth.user", "X-AUTH-USER"] {
+        for name in [
+            "X_Auth_User",
+            "x-auth_user",
+            "X.Auth.User",
+            "X_AUTH-USER",
+            "x_auth.user",
+            "X-AUTH-USER",
+            "X~Auth~User",
+            "x+auth|user",
+        ] {
             gateway.get(target, &format!("{lines}{name}: hostile\r\n")).await;
             let upstream = gateway.upstream.take();
             report.note("C03", clean(&upstream), || format!("{name}: {upstream:?}"));
@@ -127,37 +142,39 @@ async fn spellings_that_frameworks_fold_are_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_duplicates_one_remains_and_it_is_ours() {
     let mut report = Report::default();
-    let gateway = p1().await;
-    gateway.get("/admin/x", &format!("X-Auth-User: hostile\r\nx-auth-USER: hostile\r\n{}", admin())).await;
-    let request = gateway.upstream.one();
-    report.note("C04", request.values("x-auth-user") == ["root"], || format!("{request:?}"));
+    for (gateway, target) in protected().await {
+        gateway.get(target, &format!("X-Auth-User: hostile\r\nx-auth-USER: hostile\r\n{}", admin())).await;
+        let request = gateway.upstream.one();
+        report.note("C04", request.values("x-auth-user") == ["root"], || format!("{request:?}"));
+    }
     report.finish();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nomination_removes_nothing_of_ours() {
     let mut report = Report::default();
-    let gateway = p1().await;
-    for nominated in [
-        "X-Auth-User",
-        "x-AUTH-user, close",
-        "\"X-Auth-User\"",
-        "X-Auth-User,X-Auth-Roles,Authorization",
-        "close, x-auth-user, x-auth-roles",
-        "a,b,c,d,e,f,g,h,i,j,k",
-        "Via, X-Request-Id, X-Forwarded-Port, Forwarded, X-Real-IP",
-    ] {
-        let answer = gateway.get("/admin/x", &format!("{}Connection: {nominated}\r\n", admin())).await;
-        let upstream = gateway.upstream.take();
-        let fine = match answer.status {
-            200 => matches!(&*upstream, [only] if only.value("x-auth-user") == Some("root")
-                && only.value("x-auth-roles") == Some("admin")
-                && only.value("x-real-ip").is_some()
-                && !only.values("connection").iter().any(|value| value.to_ascii_lowercase().contains("x-auth"))),
-            400 => upstream.is_empty(),
-            _ => false,
-        };
-        report.note("C05", fine, || format!("{nominated}: {} {upstream:?}", answer.status));
+    for (gateway, target) in protected().await {
+        for nominated in [
+            "X-Auth-User",
+            "x-AUTH-user, close",
+            "\"X-Auth-User\"",
+            "X-Auth-User,X-Auth-Roles,Authorization",
+            "close, x-auth-user, x-auth-roles",
+            "a,b,c,d,e,f,g,h,i,j,k",
+            "Via, X-Request-Id, X-Forwarded-Port, Forwarded, X-Real-IP",
+        ] {
+            let answer = gateway.get(target, &format!("{}Connection: {nominated}\r\n", admin())).await;
+            let upstream = gateway.upstream.take();
+            let fine = match answer.status {
+                200 => matches!(&*upstream, [only] if only.value("x-auth-user") == Some("root")
+                    && only.value("x-auth-roles") == Some("admin")
+                    && only.value("x-real-ip").is_some()
+                    && !only.values("connection").iter().any(|value| value.to_ascii_lowercase().contains("x-auth"))),
+                400 => upstream.is_empty(),
+                _ => false,
+            };
+            report.note("C05", fine, || format!("{nominated}: {} {upstream:?}", answer.status));
+        }
     }
     for gateway in [p0().await, p1().await] {
         for nominated in ["host", "host, x-forwarded-for", "X-Forwarded-Proto", "x-forwarded-host", ":authority"] {
@@ -170,23 +187,33 @@ async fn a_nomination_removes_nothing_of_ours() {
 #[tokio::test(flavor = "multi_thread")]
 async fn trailers_never_reach_the_upstream() {
     let mut report = Report::default();
-    let gateway = p1().await;
-    let chunked = "POST /x HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\nTrailer: X-Auth-User\r\n\r\n2\r\nhi\r\n0\r\nX-Auth-User: hostile\r\nX-Real-IP: hostile\r\n\r\n";
-    let answer = gateway.raw(chunked).await;
-    let upstream = gateway.upstream.take();
-    let fine = match answer.as_ref().map(|answer| answer.status) {
-        Some(200) => clean(&upstream) && upstream[0].body == b"hi" && upstream[0].values("trailer").is_empty(),
-        Some(400) => !upstream.iter().any(|request| request.head.contains("hostile")),
-        _ => false,
-    };
-    report.note("C07", fine, || format!("{answer:?} {upstream:?}"));
-    let fields: &[h2raw::Field<'_>] =
-        &[(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"localhost"), (b":path", b"/x")];
-    let outcome = h2raw::with_trailers(&gateway, fields, b"hi", &[(b"x-auth-user", b"hostile")]).await;
-    let upstream = gateway.upstream.take();
-    report.note("C07", upstream.iter().all(|request| !request.head.contains("hostile")), || {
-        format!("{outcome:?} {upstream:?}")
-    });
+    for (gateway, target) in protected().await {
+        let chunked = format!(
+            "POST {target} HTTP/1.1\r\nHost: api.test\r\n{}Transfer-Encoding: chunked\r\nTrailer: X-Auth-User\r\n\r\n2\r\nhi\r\n0\r\nX-Auth-User: hostile\r\nX-Real-IP: hostile\r\n\r\n",
+            admin()
+        );
+        let answer = gateway.raw(chunked).await;
+        let upstream = gateway.upstream.take();
+        let fine = match answer.as_ref().map(|answer| answer.status) {
+            Some(200) => clean(&upstream) && upstream[0].body == b"hi" && upstream[0].values("trailer").is_empty(),
+            Some(400) => !upstream.iter().any(|request| request.head.contains("hostile")),
+            _ => false,
+        };
+        report.note("C07", fine, || format!("{answer:?} {upstream:?}"));
+        let bearer = format!("Bearer {}", Token::of("root").with("roles", vec!["admin"]).sign());
+        let fields: &[h2raw::Field<'_>] = &[
+            (b":method", b"POST"),
+            (b":scheme", b"https"),
+            (b":authority", b"localhost"),
+            (b":path", target.as_bytes()),
+            (b"authorization", bearer.as_bytes()),
+        ];
+        let outcome = h2raw::with_trailers(&gateway, fields, b"hi", &[(b"x-auth-user", b"hostile")]).await;
+        let upstream = gateway.upstream.take();
+        report.note("C07", upstream.iter().all(|request| !request.head.contains("hostile")), || {
+            format!("{outcome:?} {upstream:?}")
+        });
+    }
     report.finish();
 }
 

@@ -25,11 +25,12 @@ async fn nothing_is_decided_on_what_a_client_says_about_its_request() {
             report.get(&gateway, "D01", target, &format!("{line}\r\n"), &Refused(&[401])).await;
         }
     }
-    let gateway = p1().await;
-    for name in ["X-Forwarded-Uri", "X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Method", "X_Original_Url"] {
-        gateway.get("/x", &format!("{name}: hostile\r\n")).await;
-        let request = gateway.upstream.one();
-        report.note("D01", !request.head.contains("hostile"), || format!("{request:?}"));
+    for gateway in [p0().await, p1().await] {
+        for name in ["X-Forwarded-Uri", "X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Method", "X_Original_Url"] {
+            gateway.get("/public/x", &format!("{name}: hostile\r\n")).await;
+            let request = gateway.upstream.one();
+            report.note("D01", !request.head.contains("hostile"), || format!("{request:?}"));
+        }
     }
     report.finish();
 }
@@ -91,14 +92,15 @@ async fn what_proxies_say_is_rebuilt_or_absent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_scheme_is_that_of_the_connection() {
     let mut report = Report::default();
-    let gateway = p1().await;
-    for value in ["https", "wss", "https, http"] {
-        gateway.get("/x", &format!("X-Forwarded-Proto: {value}\r\nForwarded: proto=https\r\nX-Forwarded-Ssl: on\r\nFront-End-Https: on\r\n")).await;
-        let request = gateway.upstream.one();
-        let fine = request.value("x-forwarded-proto") == Some("http")
-            && request.values("x-forwarded-ssl").is_empty()
-            && request.values("front-end-https").is_empty();
-        report.note("D03", fine, || format!("{request:?}"));
+    for gateway in [p0().await, p1().await] {
+        for value in ["https", "wss", "https, http"] {
+            gateway.get("/public/x", &format!("X-Forwarded-Proto: {value}\r\nForwarded: proto=https\r\nX-Forwarded-Ssl: on\r\nFront-End-Https: on\r\n")).await;
+            let request = gateway.upstream.one();
+            let fine = request.value("x-forwarded-proto") == Some("http")
+                && request.values("x-forwarded-ssl").is_empty()
+                && request.values("front-end-https").is_empty();
+            report.note("D03", fine, || format!("{request:?}"));
+        }
     }
     report.finish();
 }
