@@ -647,3 +647,42 @@ async fn after_a_refusal_the_connections_are_clean() {
         .note("E14", gateway.upstream.connections() <= 2, || format!("{} connections", gateway.upstream.connections()));
     report.finish();
 }
+
+/// E10: an HTTP/2 body may have empty frames, also at its end. Not a byte of framing is left over on the upstream's
+/// connection, where it would be answered as somebody else's request.
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_frames_of_http_2_leave_nothing_behind() {
+    let mut report = Report::default();
+    for (gateway, target) in [(p0().await, "/api/admin/x"), (p1().await, "/admin/x")] {
+        let bearer = format!("Bearer {}", Token::of("root").with("roles", vec!["admin"]).sign());
+        let fields: &[h2raw::Field<'_>] = &[
+            (b":method", b"POST"),
+            (b":scheme", b"https"),
+            (b":authority", b"localhost"),
+            (b":path", target.as_bytes()),
+            (b"authorization", bearer.as_bytes()),
+        ];
+        let many_lines = "\n".repeat(60_000); // the limits of an HTTP/1 head are none of HTTP/2's
+        for frames in [
+            &[&b"hello"[..], b""][..],
+            &[b""],
+            &[b"", b"hello"],
+            &[b"he", b"", b"llo", b"", b""],
+            &[many_lines.as_bytes(), b""],
+        ] {
+            let sent = frames.concat();
+            for _ in 0..5 {
+                let outcome = h2raw::at_once(&gateway, fields, frames).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let upstream = gateway.upstream.take();
+                let fine = outcome == h2raw::Outcome::Status(200)
+                    && matches!(&*upstream, [only] if only.body == sent && only.target() == target);
+                report.note("E10", fine, || {
+                    let seen: Vec<_> = upstream.iter().map(|one| (&one.head, one.body.len())).collect();
+                    format!("{} frames: {outcome:?} {seen:?}", frames.len())
+                });
+            }
+        }
+    }
+    report.finish();
+}

@@ -60,6 +60,31 @@ pub async fn request(gateway: &Harness, fields: &[Field<'_>], data: &[&[u8]]) ->
     connection.outcome(1).await
 }
 
+/// A request whose body is on the way before anybody has looked at its head.
+pub async fn at_once(gateway: &Harness, fields: &[Field<'_>], data: &[&[u8]]) -> Outcome {
+    let mut connection = Connection::open(gateway).await;
+    let mut bytes = frame(HEADERS, END_HEADERS, 1, &block(fields));
+    for (number, piece) in data.iter().enumerate() {
+        let end = if number + 1 == data.len() { END_STREAM } else { 0 };
+        let whole = piece.chunks(16 * 1024).count().max(1);
+        for at in 0..whole {
+            let part = piece.chunks(16 * 1024).nth(at).unwrap_or_default();
+            bytes.extend(frame(0, if at + 1 == whole { end } else { 0 }, 1, part));
+        }
+    }
+    let _ = connection.0.write_all(&bytes).await;
+    let _ = connection.0.flush().await;
+    connection.outcome(1).await
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
 /// A request with trailers.
 pub async fn with_trailers(gateway: &Harness, fields: &[Field<'_>], data: &[u8], trailers: &[Field<'_>]) -> Outcome {
     let mut connection = Connection::open(gateway).await;
@@ -81,11 +106,7 @@ impl Connection {
     }
 
     pub async fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = vec![length[1], length[2], length[3], kind, flags];
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        let _ = self.0.write_all(&frame).await; // the other side may have closed already
+        let _ = self.0.write_all(&frame(kind, flags, stream, payload)).await; // the other side may have closed already
         let _ = self.0.flush().await;
     }
 
