@@ -655,13 +655,26 @@ async fn empty_frames_of_http_2_leave_nothing_behind() {
     let mut report = Report::default();
     for (gateway, target) in [(p0().await, "/api/admin/x"), (p1().await, "/admin/x")] {
         let bearer = format!("Bearer {}", Token::of("root").with("roles", vec!["admin"]).sign());
-        let fields: &[h2raw::Field<'_>] = &[
-            (b":method", b"POST"),
-            (b":scheme", b"https"),
-            (b":authority", b"localhost"),
-            (b":path", target.as_bytes()),
-            (b"authorization", bearer.as_bytes()),
-        ];
+        let fields = |method: &'static str| -> [h2raw::Field<'_>; 5] {
+            [
+                (b":method", method.as_bytes()),
+                (b":scheme", b"https"),
+                (b":authority", b"localhost"),
+                (b":path", target.as_bytes()),
+                (b"authorization", bearer.as_bytes()),
+            ]
+        };
+        // Whether a body comes is not a matter of the method.
+        for method in ["GET", "DELETE", "POST", "PATCH"] {
+            for frames in [&[][..], &[&b""[..]], &[b"hello"]] {
+                let outcome = h2raw::request(&gateway, &fields(method), frames).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let upstream = gateway.upstream.take();
+                let fine = outcome == h2raw::Outcome::Status(200)
+                    && matches!(&*upstream, [only] if only.body == frames.concat() && only.head.starts_with(method));
+                report.note("E10", fine, || format!("{method} {frames:?}: {outcome:?} {upstream:?}"));
+            }
+        }
         let many_lines = "\n".repeat(60_000); // the limits of an HTTP/1 head are none of HTTP/2's
         for frames in [
             &[&b"hello"[..], b""][..],
@@ -672,7 +685,7 @@ async fn empty_frames_of_http_2_leave_nothing_behind() {
         ] {
             let sent = frames.concat();
             for _ in 0..5 {
-                let outcome = h2raw::at_once(&gateway, fields, frames).await;
+                let outcome = h2raw::at_once(&gateway, &fields("POST"), frames).await;
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 let upstream = gateway.upstream.take();
                 let fine = outcome == h2raw::Outcome::Status(200)
