@@ -44,6 +44,7 @@ pub const REMOVED: &[&str] = &[
     "x-forwarded",
     "forwarded-for",
     "front-end-https",
+    "proxy", // CGI makes it HTTP_PROXY, which HTTP clients obey (httpoxy, CVE-2016-5385)
     "x-real-ip",
     "x-client-ip",
     "x-cluster-client-ip",
