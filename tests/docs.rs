@@ -59,6 +59,26 @@ fn every_policy_in_the_documents_passes_check() {
     assert!(checked >= 3, "{checked} blocks");
 }
 
+/// A `console` block that begins with a command and its output: the command says just that.
+#[test]
+fn what_the_readme_shows_of_explain_is_what_it_prints() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let mut ran = 0;
+    for (line, block) in blocks(&readme, "```console") {
+        let Some((command, output)) = block.split_once('\n') else { continue };
+        let Some(arguments) = command.strip_prefix("$ portcullis explain ") else { continue };
+        let printed = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .arg("explain")
+            .args(arguments.split(' '))
+            .current_dir(root())
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&printed.stdout), output, "README.md:{line}");
+        ran += 1;
+    }
+    assert_eq!(ran, 1);
+}
+
 #[test]
 fn every_example_and_starter_passes_check_and_its_own_tests() {
     let mut folders = vec![root().join("policies")];
