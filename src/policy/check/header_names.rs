@@ -19,6 +19,7 @@
 use std::collections::HashMap;
 
 use crate::diagnostic::{Code, Diagnostic, Span};
+use crate::policy::compile::headers::preset_names;
 use crate::policy::document::HeaderEdit;
 
 use super::Context;
@@ -71,38 +72,10 @@ const RESPONSE: &[&str] = &[
     "x-portcullis-decision",
 ];
 
-/// The names that each preset sets.
-const PRESETS: &[(&str, &[&str])] = &[
-    (
-        "auth",
-        &[
-            "X-Auth-User",
-            "X-Auth-Email",
-            "X-Auth-Roles",
-            "X-Auth-Scopes",
-            "X-Auth-Permissions",
-            "X-Auth-Issuer",
-            "X-Auth-Method",
-            "X-Auth-Session",
-            "X-Auth-Anonymous",
-        ],
-    ),
-    ("remote", &["Remote-User", "Remote-Groups", "Remote-Name", "Remote-Email"]),
-    ("forwarded", &["X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Preferred-Username"]),
-    (
-        "auth-request",
-        &["X-Auth-Request-User", "X-Auth-Request-Email", "X-Auth-Request-Groups", "X-Auth-Request-Preferred-Username"],
-    ),
-    ("pomerium-claims", &["X-Pomerium-Claim-Email", "X-Pomerium-Claim-Groups"]),
-    ("grafana", &["X-WEBAUTH-USER", "X-WEBAUTH-NAME", "X-WEBAUTH-EMAIL", "X-WEBAUTH-ROLE", "X-WEBAUTH-GROUPS"]),
-    ("hasura", &["X-Hasura-User-Id", "X-Hasura-Role"]),
-];
-
 pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
     let document = context.document;
-    let preset = document.headers.preset.first().map_or("auth", |preset| preset.value.as_str());
-    let names = PRESETS.iter().find(|(name, _)| *name == preset).map_or(&[][..], |(_, names)| names);
-    let preset: Level<'_> = Level { names: names.iter().map(|name| (fold(name), (*name, None))).collect() };
+    let names = preset_names(&document.headers);
+    let preset: Level<'_> = Level { names: names.map(|name| (fold(name), (name, None))).collect() };
 
     let set_owner = |edit: &HeaderEdit| {
         // Set-wide headers belong to the document that they stand in.

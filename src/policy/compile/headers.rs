@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use crate::diagnostic::{Code, Spanned};
-use crate::policy::document::{AppHeader, HeaderEdit, HeaderValue as Written, Reference, UserFact};
+use crate::policy::document::{AppHeader, HeaderEdit, HeaderSettings, HeaderValue as Written, Reference, UserFact};
 use crate::policy::set::{HeaderRule, HeaderSource, Operand, Parameter, Strip};
 
 use super::Builder;
@@ -15,65 +15,65 @@ const PRESETS: &[(&str, &[(&str, PresetValue)])] = &[
     (
         "auth",
         &[
-            ("x-auth-user", PresetValue::User(UserFact::Id)),
-            ("x-auth-email", PresetValue::User(UserFact::Email)),
-            ("x-auth-roles", PresetValue::User(UserFact::Roles)),
-            ("x-auth-scopes", PresetValue::User(UserFact::Scopes)),
-            ("x-auth-permissions", PresetValue::User(UserFact::Permissions)),
-            ("x-auth-issuer", PresetValue::User(UserFact::Issuer)),
-            ("x-auth-method", PresetValue::Transport),
-            ("x-auth-session", PresetValue::User(UserFact::Session)),
-            ("x-auth-anonymous", PresetValue::Anonymous),
+            ("X-Auth-User", PresetValue::User(UserFact::Id)),
+            ("X-Auth-Email", PresetValue::User(UserFact::Email)),
+            ("X-Auth-Roles", PresetValue::User(UserFact::Roles)),
+            ("X-Auth-Scopes", PresetValue::User(UserFact::Scopes)),
+            ("X-Auth-Permissions", PresetValue::User(UserFact::Permissions)),
+            ("X-Auth-Issuer", PresetValue::User(UserFact::Issuer)),
+            ("X-Auth-Method", PresetValue::Transport),
+            ("X-Auth-Session", PresetValue::User(UserFact::Session)),
+            ("X-Auth-Anonymous", PresetValue::Anonymous),
         ],
     ),
     (
         "remote",
         &[
-            ("remote-user", PresetValue::User(UserFact::Id)),
-            ("remote-groups", PresetValue::User(UserFact::Roles)),
-            ("remote-name", PresetValue::User(UserFact::Name)),
-            ("remote-email", PresetValue::User(UserFact::Email)),
+            ("Remote-User", PresetValue::User(UserFact::Id)),
+            ("Remote-Groups", PresetValue::User(UserFact::Roles)),
+            ("Remote-Name", PresetValue::User(UserFact::Name)),
+            ("Remote-Email", PresetValue::User(UserFact::Email)),
         ],
     ),
     (
         "forwarded",
         &[
-            ("x-forwarded-user", PresetValue::User(UserFact::Id)),
-            ("x-forwarded-email", PresetValue::User(UserFact::Email)),
-            ("x-forwarded-groups", PresetValue::User(UserFact::Roles)),
-            ("x-forwarded-preferred-username", PresetValue::User(UserFact::Name)),
+            ("X-Forwarded-User", PresetValue::User(UserFact::Id)),
+            ("X-Forwarded-Email", PresetValue::User(UserFact::Email)),
+            ("X-Forwarded-Groups", PresetValue::User(UserFact::Roles)),
+            ("X-Forwarded-Preferred-Username", PresetValue::User(UserFact::Name)),
         ],
     ),
     (
         "auth-request",
         &[
-            ("x-auth-request-user", PresetValue::User(UserFact::Id)),
-            ("x-auth-request-email", PresetValue::User(UserFact::Email)),
-            ("x-auth-request-groups", PresetValue::User(UserFact::Roles)),
-            ("x-auth-request-preferred-username", PresetValue::User(UserFact::Name)),
+            ("X-Auth-Request-User", PresetValue::User(UserFact::Id)),
+            ("X-Auth-Request-Email", PresetValue::User(UserFact::Email)),
+            ("X-Auth-Request-Groups", PresetValue::User(UserFact::Roles)),
+            ("X-Auth-Request-Preferred-Username", PresetValue::User(UserFact::Name)),
         ],
     ),
     (
         "pomerium-claims",
         &[
-            ("x-pomerium-claim-email", PresetValue::User(UserFact::Email)),
-            ("x-pomerium-claim-groups", PresetValue::User(UserFact::Roles)),
+            ("X-Pomerium-Claim-Email", PresetValue::User(UserFact::Email)),
+            ("X-Pomerium-Claim-Groups", PresetValue::User(UserFact::Roles)),
         ],
     ),
     (
         "grafana",
         &[
-            ("x-webauth-user", PresetValue::User(UserFact::Id)),
-            ("x-webauth-name", PresetValue::User(UserFact::Name)),
-            ("x-webauth-email", PresetValue::User(UserFact::Email)),
+            ("X-WEBAUTH-USER", PresetValue::User(UserFact::Id)),
+            ("X-WEBAUTH-NAME", PresetValue::User(UserFact::Name)),
+            ("X-WEBAUTH-EMAIL", PresetValue::User(UserFact::Email)),
             // Grafana reads one role; which of several it is, the policy says by an own name.
-            ("x-webauth-role", PresetValue::User(UserFact::Roles)),
-            ("x-webauth-groups", PresetValue::User(UserFact::Roles)),
+            ("X-WEBAUTH-ROLE", PresetValue::User(UserFact::Roles)),
+            ("X-WEBAUTH-GROUPS", PresetValue::User(UserFact::Roles)),
         ],
     ),
     (
         "hasura",
-        &[("x-hasura-user-id", PresetValue::User(UserFact::Id)), ("x-hasura-role", PresetValue::User(UserFact::Roles))],
+        &[("X-Hasura-User-Id", PresetValue::User(UserFact::Id)), ("X-Hasura-Role", PresetValue::User(UserFact::Roles))],
     ),
     ("supabase", &[]),
     ("none", &[]),
@@ -125,6 +125,17 @@ const PREFIXES: &[&str] = &[
     "tailscale-user-",
 ];
 
+/// What the preset of a set sends; `auth` if it names none.
+fn preset(headers: &HeaderSettings) -> &'static [(&'static str, PresetValue)] {
+    let preset = headers.preset.first().map_or("auth", |preset| preset.value.as_str());
+    PRESETS.iter().find(|(name, _)| *name == preset).map_or(&[], |(_, names)| names)
+}
+
+/// The names that the preset of a set sends, as they are shown.
+pub(in crate::policy) fn preset_names(headers: &HeaderSettings) -> impl Iterator<Item = &'static str> {
+    preset(headers).iter().map(|(name, _)| *name)
+}
+
 impl Builder<'_> {
     /// Collects every name that is removed from every request.
     pub(super) fn strip(&mut self) {
@@ -144,17 +155,16 @@ impl Builder<'_> {
 
     /// What the preset of the set sends.
     fn preset_headers(&self) -> Vec<HeaderRule> {
-        let preset = self.document.headers.preset.first().map_or("auth", |preset| preset.value.as_str());
-        let names = PRESETS.iter().find(|(name, _)| *name == preset).map_or(&[][..], |(_, names)| names);
-        names
+        preset(&self.document.headers)
             .iter()
-            .map(|(name, value)| HeaderRule {
-                name: HeaderName::from_static(name),
-                value: match value {
+            .filter_map(|(name, value)| {
+                let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+                let value = match value {
                     PresetValue::User(fact) => HeaderSource::Fact(Operand::User(*fact)),
                     PresetValue::Transport => HeaderSource::Fact(Operand::Transport),
                     PresetValue::Anonymous => HeaderSource::Anonymous,
-                },
+                };
+                Some(HeaderRule { name, value })
             })
             .collect()
     }

@@ -7,7 +7,7 @@
 //! error too, never a panic and never a set that lacks something.
 
 mod apps;
-mod headers;
+pub(super) mod headers;
 mod issuers;
 mod requirement;
 mod routes;
