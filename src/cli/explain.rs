@@ -242,7 +242,7 @@ fn verified(policy: &PolicySet, token: &str, now: Timestamp) -> (Presented, Stri
 fn unverified(policy: &PolicySet, token: &str) -> Result<(Presented, String, Option<Place>), String> {
     let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
     let claims = payload.and_then(|payload| Claims::parse(&payload).ok()).ok_or("this is not a JWT")?;
-    let iss = claims.as_map().get("iss").and_then(|iss| iss.as_str());
+    let iss = claims.get("iss").and_then(|iss| iss.as_str());
     let mut rules = policy.verifier.issuers();
     let named = rules
         .find(|rules| matches!((&rules.issuer, iss), (ExpectedIssuer::Exact(exact), Some(iss)) if **exact == *iss));

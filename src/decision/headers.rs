@@ -168,7 +168,12 @@ struct Unsafe;
 /// A value as it is sent: lists joined by commas, absent for what is absent or empty, percent-encoded where a
 /// reader could take it for something else.
 fn render(value: &Value<'_>, encode_unsafe: bool) -> Result<Option<HeaderValue>, Unsafe> {
-    let mut text = String::new();
+    // With the size that it will have most likely: a value made from less or more is allocated twice.
+    let mut text = String::with_capacity(match value {
+        Value::Text(value, _) | Value::Secret(value) => value.len(),
+        Value::Names(names) => names.iter().map(|name| name.len() + 1).sum::<usize>().saturating_sub(1),
+        _ => 0,
+    });
     match value {
         Value::Missing | Value::Unclear | Value::Other => return Ok(None),
         Value::Text(value, _) | Value::Secret(value) => encode(value, false, encode_unsafe, &mut text)?,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
@@ -13,7 +13,18 @@ use super::{Fact, Identity, IssuerName, Kind, Transport};
 
 /// The claims of a verified token, as JSON. Made by `token` after verification, and by fixtures.
 #[derive(Clone, Debug, Default)]
-pub struct Claims(Arc<Map<String, Value>>);
+pub struct Claims(Arc<Members>);
+
+/// The members of an object in the order in which they stand. A token has a dozen: comparing names is quicker than
+/// hashing them.
+#[derive(Debug, Default)]
+struct Members {
+    /// All names, one after the other.
+    names: String,
+    /// Where each name begins and ends, and its value. Narrow, so that a dozen are less than what the allocator takes
+    /// for large.
+    values: Vec<([u32; 2], Value)>,
+}
 
 /// Why bytes are not acceptable as a set of claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +117,12 @@ pub enum Kinds {
 impl Claims {
     /// Wraps claims that were verified, or that a fixture states.
     pub fn new(claims: Map<String, Value>) -> Self {
-        Self(Arc::new(claims))
+        let mut members = Members::default();
+        for (name, value) in claims {
+            members.names.push_str(&name);
+            members.push(value);
+        }
+        Self(Arc::new(members))
     }
 
     /// Reads a JSON object strictly and in one pass.
@@ -114,19 +130,155 @@ impl Claims {
     /// Most parsers let the last of two equal names win, some the first: a token on which two programs disagree is
     /// refused (RFC 7519 §4).
     pub fn parse(json: &[u8]) -> Result<Self, ClaimsError> {
-        // serde_json refuses trailing data, lone surrogates, numbers that overflow, and more than 128 levels.
-        let Strict(value) = serde_json::from_slice(json).map_err(|error| match error.classify() {
-            // The visitor accepts every type, so the only error of its own is the duplicate name.
-            serde_json::error::Category::Data => ClaimsError::DuplicateName,
-            _ => ClaimsError::NotJson,
-        })?;
-        let Value::Object(claims) = value else { return Err(ClaimsError::NotObject) };
-        Ok(Self::new(claims))
+        match strict(json)? {
+            Document::Object(members) => Ok(Self(Arc::new(members))),
+            Document::Other => Err(ClaimsError::NotObject),
+        }
     }
 
-    /// The claims as a JSON object.
-    pub fn as_map(&self) -> &Map<String, Value> {
-        &self.0
+    /// A claim of the top level by its name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// The claims in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.values.iter().map(|(at, value)| (self.0.name(*at), value))
+    }
+}
+
+/// Reads a whole text with the strictness of [`Strict`].
+fn strict<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, ClaimsError> {
+    // serde_json refuses trailing data, lone surrogates, numbers that overflow, and more than 128 levels.
+    serde_json::from_slice(json).map_err(|error| match error.classify() {
+        // The visitors accept every type, so the only error of their own is the duplicate name.
+        serde_json::error::Category::Data => ClaimsError::DuplicateName,
+        _ => ClaimsError::NotJson,
+    })
+}
+
+// === impl Members ===
+
+/// From how many names on one that occurs twice is found by sorting them.
+const MANY: usize = 32;
+
+impl Members {
+    /// Adds a value for what was appended to the names since the last one.
+    fn push(&mut self, value: Value) {
+        self.values.push((self.last(), value));
+    }
+
+    /// Where the name stands that was appended last.
+    fn last(&self) -> [u32; 2] {
+        // Neither a token nor a set of keys is so long that this saturates; names would be lost then.
+        let end = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        [self.values.last().map_or(0, |([_, begin], _)| *begin), end]
+    }
+
+    fn name(&self, [begin, end]: [u32; 2]) -> &str {
+        self.names.get(begin as usize..end as usize).unwrap_or_default()
+    }
+
+    fn get(&self, name: &str) -> Option<&Value> {
+        let is_it = |[begin, end]: [u32; 2]| (end - begin) as usize == name.len() && self.name([begin, end]) == name;
+        self.values.iter().find(|(at, _)| is_it(*at)).map(|(_, value)| value)
+    }
+
+    /// Whether a name occurs twice among many.
+    fn repeat(&self) -> bool {
+        let mut names: Vec<_> = self.values.iter().map(|(at, _)| self.name(*at)).collect();
+        names.sort_unstable();
+        names.windows(2).any(|pair| matches!(pair, [first, second] if first == second))
+    }
+}
+
+/// A JSON text: an object, or something that cannot be a set of claims.
+enum Document {
+    Object(Members),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DocumentVisitor)
+    }
+}
+
+struct DocumentVisitor;
+
+impl<'de> Visitor<'de> for DocumentVisitor {
+    type Value = Document;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_unit<E>(self) -> Result<Document, E> {
+        Ok(Document::Other)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Document, E> {
+        Ok(Document::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Document, E> {
+        Ok(Document::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Document, E> {
+        Ok(Document::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Document, E> {
+        Ok(Document::Other)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Document, E> {
+        Ok(Document::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Document, A::Error> {
+        while let Some(Strict(_)) = items.next_element()? {}
+        Ok(Document::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
+        let mut members = Members { names: String::with_capacity(128), values: Vec::with_capacity(12) };
+        while map.next_key_seed(Name(&mut members.names))?.is_some() {
+            if members.values.len() < MANY && members.get(members.name(members.last())).is_some() {
+                return Err(A::Error::custom("duplicate name"));
+            }
+            let Strict(value) = map.next_value()?;
+            members.push(value);
+        }
+        if members.values.len() > MANY && members.repeat() {
+            return Err(A::Error::custom("duplicate name"));
+        }
+        Ok(Document::Object(members))
+    }
+}
+
+/// Appends a name to others.
+struct Name<'n>(&'n mut String);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<(), E> {
+        self.0.push_str(name);
+        Ok(())
     }
 }
 
@@ -156,6 +308,16 @@ impl std::error::Error for ClaimsError {}
 /// A JSON value in which no object has a name twice.
 #[derive(Debug)]
 pub struct Strict(pub Value);
+
+impl Strict {
+    /// Reads a JSON object, as [`Claims::parse`] does.
+    pub fn object(json: &[u8]) -> Result<Map<String, Value>, ClaimsError> {
+        match strict(json)? {
+            Self(Value::Object(object)) => Ok(object),
+            Self(_) => Err(ClaimsError::NotObject),
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -265,7 +427,7 @@ impl ClaimPath {
     /// The claim, if it is present; `null` is not.
     pub fn get<'c>(&self, claims: &'c Claims) -> Option<&'c Value> {
         let (first, rest) = self.segments.split_first()?;
-        let mut value = claims.as_map().get(first.as_ref())?;
+        let mut value = claims.get(first)?;
         for segment in rest {
             value = value.as_object()?.get(segment.as_ref())?;
         }
@@ -387,7 +549,6 @@ impl AuthTime {
 impl Kinds {
     fn of(self, claims: &Claims) -> (Kind, bool) {
         let Self::Supabase { anonymous, service, clients } = self else { return (Kind::User, true) };
-        let claims = claims.as_map();
         if claims.get("role").and_then(Value::as_str) == Some("service_role") {
             return (Kind::Service, service);
         }
@@ -450,17 +611,7 @@ fn roles(paths: &[ClaimPath], claims: &Claims) -> Fact<Vec<Box<str>>> {
 }
 
 fn scopes(paths: &[ClaimPath], claims: &Claims) -> Fact<ScopeSet> {
-    let scopes = match first(paths, claims) {
-        None => return Fact::Missing,
-        // At spaces alone (RFC 6749 §3.3): a tab is part of a scope that nothing asks for.
-        Some(Value::String(text)) => text.split(' ').filter(|scope| !scope.is_empty()).map(Box::from).collect(),
-        Some(Value::Array(items)) => match strings(items) {
-            Fact::Known(scopes) => scopes,
-            Fact::Missing | Fact::WrongType => return Fact::WrongType,
-        },
-        Some(_) => return Fact::WrongType,
-    };
-    Fact::Known(ScopeSet::new(scopes))
+    first(paths, claims).map_or(Fact::Missing, ScopeSet::from_claim)
 }
 
 fn strings(items: &[Value]) -> Fact<Vec<Box<str>>> {
@@ -472,7 +623,7 @@ fn strings(items: &[Value]) -> Fact<Vec<Box<str>>> {
 }
 
 fn newest_amr(claims: &Claims) -> Fact<Timestamp> {
-    let methods = match claims.as_map().get("amr") {
+    let methods = match claims.get("amr") {
         None | Some(Value::Null) => return Fact::Missing,
         Some(Value::Array(methods)) => methods,
         Some(_) => return Fact::WrongType,
@@ -551,6 +702,9 @@ mod tests {
         assert_eq!(refused(&deep(200)), Some(ClaimsError::NotJson));
         assert_eq!(Claims::parse(b"{\"a\": \"\xff\"}").err(), Some(ClaimsError::NotJson));
         assert_eq!(refused(&deep(60)), None);
+        let many =
+            |last: usize| format!("{{{}\"n{last}\":0}}", (0..99).map(|n| format!("\"n{n}\":0,")).collect::<String>());
+        assert_eq!((refused(&many(99)), refused(&many(50))), (None, Some(ClaimsError::DuplicateName)));
         assert_eq!(refused(" {\"sub\":\"Zo\\u00eb\",\"n\":1.5,\"l\":[1,null,true]}\n"), None);
     }
 

@@ -1,17 +1,32 @@
 //! Scopes and their hierarchy.
 
 use serde_json::Value;
+use smallvec::SmallVec;
 
 use super::Fact;
 
 /// The scopes of a token, in the token's order. They are opaque: never trimmed, decoded or read as a pattern.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ScopeSet(Vec<Box<str>>);
+pub struct ScopeSet {
+    /// All scopes, one after the other.
+    text: String,
+    /// Where each ends.
+    ends: SmallVec<[usize; 8]>,
+}
 
 impl ScopeSet {
     /// From the scopes as the token lists them.
-    pub fn new(scopes: Vec<Box<str>>) -> Self {
-        Self(scopes)
+    pub fn new<'s>(scopes: impl IntoIterator<Item = &'s str>) -> Self {
+        let mut set = Self::default();
+        for scope in scopes {
+            set.push(scope);
+        }
+        set
+    }
+
+    fn push(&mut self, scope: &str) {
+        self.text.push_str(scope);
+        self.ends.push(self.text.len());
     }
 
     /// From a claim: a string is split at spaces, an array holds one scope in each element.
@@ -19,28 +34,40 @@ impl ScopeSet {
         match claim {
             Value::Null => Fact::Missing,
             Value::String(text) => Fact::Known(Self::from_text(text)),
-            Value::Array(items) => items
-                .iter()
-                .map(|item| item.as_str().map(Into::into))
-                .collect::<Option<_>>()
-                .map_or(Fact::WrongType, |scopes| Fact::Known(Self(scopes))),
+            Value::Array(items) => {
+                let mut set = Self::default();
+                for item in items {
+                    let Some(scope) = item.as_str() else { return Fact::WrongType };
+                    set.push(scope);
+                }
+                Fact::Known(set)
+            }
             Value::Bool(_) | Value::Number(_) | Value::Object(_) => Fact::WrongType,
         }
     }
 
     /// From a list with spaces between (RFC 6749 §3.3).
     pub fn from_text(text: &str) -> Self {
-        Self(text.split(' ').filter(|scope| !scope.is_empty()).map(Into::into).collect())
+        let mut set = Self { text: String::with_capacity(text.len()), ends: SmallVec::new() };
+        // At spaces alone: a tab is part of a scope that nothing asks for.
+        for scope in text.split(' ').filter(|scope| !scope.is_empty()) {
+            set.push(scope);
+        }
+        set
     }
 
     /// The scopes in the token's order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(AsRef::as_ref)
+        self.ends.iter().scan(0, |begin, end| {
+            let scope = self.text.get(*begin..*end);
+            *begin = *end;
+            scope
+        })
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ends.is_empty()
     }
 
     /// Whether one of these scopes satisfies the one required.

@@ -239,7 +239,7 @@ impl Pipeline {
                 let forward = Forward {
                     edits,
                     target: permit.forwarded_target()?.into(), // 500
-                    origin: origin.headers().collect(),
+                    origin: origin.headers(),
                     host: canonical_host(&host),
                     authorization,
                     cors_origin: cors_origin(&permit, head),

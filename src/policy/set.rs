@@ -548,7 +548,7 @@ impl Issuer {
     /// `service_role` keys are validly signed tokens.
     pub fn admit(&self, claims: &Claims) -> Admission {
         let Some(db_roles) = &self.db_roles else { return Admission::Accepted };
-        let text = |name: &str| claims.as_map().get(name).and_then(serde_json::Value::as_str);
+        let text = |name: &str| claims.get(name).and_then(serde_json::Value::as_str);
         match text("role") {
             Some("anon") => return Admission::NoCredential,
             Some("service_role") if self.allow_service_role => return Admission::Accepted,
@@ -651,7 +651,12 @@ impl Bits {
     /// The numbers, in order.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().enumerate().flat_map(|(word, bits)| {
-            (0..64).filter(move |bit| bits & (1_u64 << bit) != 0).map(move |bit| word * 64 + bit)
+            let mut rest = *bits;
+            std::iter::from_fn(move || {
+                let bit = (rest != 0).then(|| rest.trailing_zeros())?;
+                rest &= rest - 1;
+                Some(word * 64 + bit as usize)
+            })
         })
     }
 }

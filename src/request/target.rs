@@ -357,6 +357,14 @@ fn canonicalize(path: &[u8], text: &mut String) -> Result<Irregular, TargetError
     let mut irregular = Irregular::NONE;
     let mut high = false;
     let mut rest = path;
+    // Most paths are canonical as they are; what is not common goes through the loop.
+    let common = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~');
+    if path.iter().fold(true, |all, byte| all & common(*byte))
+        && let Ok(path) = std::str::from_utf8(path)
+    {
+        text.push_str(path);
+        rest = &[];
+    }
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
         if byte != b'%' {

@@ -46,8 +46,9 @@ impl Random for SystemRandom {
                 fill(rest);
             }
             let from = rest.len().saturating_sub(bytes.len());
-            for (byte, random) in bytes.iter_mut().zip(rest.iter_mut().skip(from)) {
-                *byte = std::mem::take(random);
+            if let Some(stock) = rest.get_mut(from..) {
+                bytes.copy_from_slice(stock);
+                stock.fill(0);
             }
             rest.truncate(from);
         });

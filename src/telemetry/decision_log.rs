@@ -288,7 +288,7 @@ impl Shape {
             self.list(out, "scopes", &mut scopes.iter());
         }
         if let (Some(jti), false) =
-            (identity.claims.as_map().get("jti").and_then(|jti| jti.as_str()), self.erase.contains(&"jti"))
+            (identity.claims.get("jti").and_then(|jti| jti.as_str()), self.erase.contains(&"jti"))
         {
             out.push_str(",\"jti\":\"sha256:");
             push_hex(out, digest::digest(&digest::SHA256, jti.as_bytes()).as_ref());
@@ -479,7 +479,7 @@ mod tests {
             tenant: Fact::Known("evil".into()),
             session: Fact::Known("canary-session".into()),
             roles: Fact::Known(vec!["owner".into()]),
-            scopes: Fact::Known(ScopeSet::new(vec![])),
+            scopes: Fact::Known(ScopeSet::default()),
             permissions: Fact::Missing,
             auth_time: Fact::Missing,
             mfa: None,

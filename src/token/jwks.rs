@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use std::fmt;
 use zeroize::Zeroizing;
 
-use crate::identity::claims::Claims;
+use crate::identity::claims::Strict;
 
 use super::algorithm::{Algorithm, AlgorithmSet};
 use super::key::{Key, KeyError, KeySet, Kid, MAX_KEYS, Raw, is_well_known};
@@ -65,8 +65,7 @@ impl Jwks {
     /// can. Where `algorithms` is not empty, an `alg` outside it makes a key unusable. All problems are returned.
     pub fn parse(json: &[u8], origin: Origin, algorithms: AlgorithmSet) -> Result<Self, Vec<KeyProblem>> {
         let of_set = |error| vec![KeyProblem::of_set(error)];
-        let document = Claims::parse(json).map_err(|_| of_set(KeyError::NotJwks))?;
-        let document = document.as_map();
+        let document = Strict::object(json).map_err(|_| of_set(KeyError::NotJwks))?;
         let keys = match document.get("keys") {
             Some(Value::Array(keys)) => keys.iter().collect(),
             None if document.contains_key("kty") => Vec::new(),
@@ -78,7 +77,7 @@ impl Jwks {
         let jwks: Vec<Option<&Map<String, Value>>> = if document.contains_key("keys") {
             keys.into_iter().map(Value::as_object).collect()
         } else {
-            vec![Some(document)]
+            vec![Some(&document)]
         };
 
         let (mut usable, mut ignored, mut wrong) = (Vec::new(), Vec::new(), Vec::new());

@@ -56,12 +56,7 @@ pub fn identity(policy: &PolicySet, fixture: &Fixture, now: Timestamp) -> Result
     }
     if let Some(scopes) = &fixture.scopes {
         // One name may hold several, as in a token.
-        let scopes: Vec<Box<str>> = scopes
-            .iter()
-            .flat_map(|scope| scope.value.split(' '))
-            .filter(|scope| !scope.is_empty())
-            .map(Into::into)
-            .collect();
+        let scopes = scopes.iter().flat_map(|scope| scope.value.split(' ')).filter(|scope| !scope.is_empty());
         identity.scopes = Fact::Known(ScopeSet::new(scopes));
     }
     if let Some(permissions) = &fixture.permissions {

@@ -170,7 +170,7 @@ impl IssuerRules {
     }
 
     fn check_issuer(&self, claims: &Claims) -> Result<(), TokenError> {
-        let issuer = match claims.as_map().get("iss") {
+        let issuer = match claims.get("iss") {
             None => None,
             Some(Value::String(issuer)) => Some(issuer.as_str()),
             Some(_) => return Err(TokenError::ClaimWrongType("iss")),
@@ -186,7 +186,7 @@ impl IssuerRules {
     fn check_audience(&self, claims: &Claims) -> Result<(), TokenError> {
         let ExpectedAudience::OneOf(ours) = &self.audience else { return Ok(()) };
         let is_ours = |audience: &str| ours.iter().any(|own| own.as_ref() == audience);
-        let found = match claims.as_map().get("aud") {
+        let found = match claims.get("aud") {
             None => return Err(TokenError::MissingClaim("aud")),
             Some(Value::String(audience)) => is_ours(audience),
             Some(Value::Array(audiences)) => {
@@ -204,7 +204,7 @@ impl IssuerRules {
 
 /// A time claim. One of a wrong type is not the same as none (CVE-2026-25537: a string skipped the check).
 fn time(claims: &Claims, name: &'static str) -> Result<Option<Timestamp>, TokenError> {
-    match claims.as_map().get(name) {
+    match claims.get(name) {
         None => Ok(None),
         Some(value) => seconds(value).map(Some).ok_or(TokenError::ClaimWrongType(name)),
     }

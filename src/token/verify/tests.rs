@@ -131,7 +131,10 @@ fn every_algorithm_accepts_its_own_and_refuses_what_was_changed() {
         let verified = verify(&rules, &token).unwrap();
         assert_eq!(verified.algorithm(), signer.algorithm());
         assert_eq!(verified.expires(), Some(Timestamp::from_seconds(NOW + 600)));
-        assert_eq!(Value::Object(verified.claims().as_map().clone()), good());
+        assert_eq!(
+            verified.claims().iter().map(|(name, value)| (name.to_owned(), value.clone())).collect::<Value>(),
+            good()
+        );
         if let Some(pem) = &signer.public_pem {
             let key = Key::from_pem(pem, signer.algorithm().into(), None).unwrap();
             assert_eq!(error(&self::rules(key.into()), &token), None, "{:?}", signer.algorithm());
