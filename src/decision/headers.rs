@@ -113,18 +113,19 @@ pub(super) fn headers_in(
     let request = Vec::with_capacity(route.headers.len());
     let mut edits = HeaderEdits { policy: Arc::clone(policy), request, response: Vec::new() };
     for HeaderRule { name, value } in route.headers.iter() {
-        let value = match value {
-            HeaderSource::Remove => None,
-            HeaderSource::Anonymous => anonymous.then(|| HeaderValue::from_static("true")),
-            // Nothing is said about nobody.
-            _ if anonymous || route.access == Access::Public => None,
-            HeaderSource::Literal(value) => Some(value.clone()),
-            HeaderSource::Fact(operand) => {
-                render(&facts.read(operand), policy.encode_unsafe).map_err(|Unsafe| unsafe_value(name))?
+        match value {
+            HeaderSource::Anonymous if anonymous => {
+                edits.request.push((name.clone(), HeaderValue::from_static("true")));
             }
-        };
-        if let Some(value) = value {
-            edits.request.push((name.clone(), value));
+            HeaderSource::Remove | HeaderSource::Anonymous => {}
+            // Nothing is said about nobody.
+            _ if anonymous || route.access == Access::Public => {}
+            HeaderSource::Literal(value) => edits.request.push((name.clone(), value.clone())),
+            HeaderSource::Fact(operand) => match render(&facts.read(operand), policy.encode_unsafe) {
+                Ok(Some(value)) => edits.request.push((name.clone(), value)),
+                Ok(None) => {}
+                Err(Unsafe) => return Err(unsafe_value(name)),
+            },
         }
     }
     if let Some(prefix) = permit.forwarded_prefix() {

@@ -149,8 +149,10 @@ impl Claims {
 
 /// Reads a whole text with the strictness of [`Strict`].
 fn strict<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, ClaimsError> {
+    // At once, which is quicker than string by string.
+    let text = std::str::from_utf8(json).map_err(|_| ClaimsError::NotJson)?;
     // serde_json refuses trailing data, lone surrogates, numbers that overflow, and more than 128 levels.
-    serde_json::from_slice(json).map_err(|error| match error.classify() {
+    serde_json::from_str(text).map_err(|error| match error.classify() {
         // The visitors accept every type, so the only error of their own is the duplicate name.
         serde_json::error::Category::Data => ClaimsError::DuplicateName,
         _ => ClaimsError::NotJson,

@@ -244,22 +244,24 @@ impl<'r> Origin<'r> {
         let (open, close) = if self.client.ip().is_ipv6() { ("\"[", "]\"") } else { ("", "") };
         // INVARIANT: Host::parse admits neither quotes nor backslashes, so this is a quoted-string.
         let forwarded = ["for=", open, &client, close, ";host=\"", host, "\";proto=", self.scheme()].concat();
-        let client = HeaderValue::from_str(&client).ok();
-        let chain = match self.chain.as_slice() {
-            [_] => client.clone(),
-            chain => HeaderValue::try_from(chain.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")).ok(),
-        };
-        let headers = [
-            (FOR, chain),
-            (PROTO, Some(HeaderValue::from_static(self.scheme()))),
-            (HOST, HeaderValue::from_str(host).ok()),
-            (PORT, Some(HeaderValue::from(port))),
-            (REAL_IP, client),
-            (FORWARDED, HeaderValue::try_from(forwarded).ok()),
-        ];
-        let mut written = Vec::with_capacity(headers.len());
-        written.extend(headers.into_iter().filter_map(|(name, value)| Some((name, value?))));
-        written
+        let mut headers = Vec::with_capacity(6);
+        match self.chain.as_slice() {
+            [_] => write(FOR, &client, &mut headers),
+            chain => write(FOR, &chain.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), &mut headers),
+        }
+        headers.push((PROTO, HeaderValue::from_static(self.scheme())));
+        write(HOST, host, &mut headers);
+        headers.push((PORT, HeaderValue::from(port)));
+        write(REAL_IP, &client, &mut headers);
+        write(FORWARDED, &forwarded, &mut headers);
+        headers
+    }
+}
+
+fn write(name: HeaderName, value: &str, headers: &mut Vec<(HeaderName, HeaderValue)>) {
+    // INVARIANT: addresses and hosts are visible ASCII, so none is left out.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.push((name, value));
     }
 }
 

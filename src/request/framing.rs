@@ -158,18 +158,24 @@ fn read_raw(raw: &[u8], lengths: &mut Lengths) -> Result<(), FramingError> {
         if line.is_empty() {
             return if rest.is_empty() { Ok(()) } else { Err(FramingError::InvalidHead) };
         }
-        if memchr::memchr(b'\r', line).is_some() {
-            return Err(FramingError::BareCarriageReturn);
-        }
-        if matches!(line.first(), Some(b' ' | b'\t')) {
-            return Err(FramingError::ObsoleteFold);
-        }
-        let colon = memchr::memchr(b':', line).ok_or(FramingError::InvalidFieldName)?;
-        let (name, value) = line.split_at_checked(colon).ok_or(FramingError::InvalidFieldName)?;
-        if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
-            return Err(FramingError::InvalidFieldName);
-        }
-        lengths.field(name, value.strip_prefix(b":").unwrap_or(value))?;
+        // A carriage return is neither of a name nor of a value; looked for only where something is wrong, it
+        // explains more than the rest.
+        field(line, lengths).map_err(|error| match memchr::memchr(b'\r', line) {
+            Some(_) => FramingError::BareCarriageReturn,
+            None => error,
+        })?;
+    }
+}
+
+/// Reads one line without its end.
+fn field(line: &[u8], lengths: &mut Lengths) -> Result<(), FramingError> {
+    if matches!(line.first(), Some(b' ' | b'\t')) {
+        return Err(FramingError::ObsoleteFold);
+    }
+    let end = line.iter().position(|byte| !is_token(*byte)).ok_or(FramingError::InvalidFieldName)?;
+    match line.split_at_checked(end) {
+        Some((name, [b':', value @ ..])) if !name.is_empty() => lengths.field(name, value),
+        _ => Err(FramingError::InvalidFieldName),
     }
 }
 

@@ -326,8 +326,9 @@ impl<'p> Iterator for Segments<'p> {
 
     fn next(&mut self) -> Option<Segment<'p>> {
         let rest = self.rest?;
-        let (segment, rest) = rest.split_once('/').map_or((rest, None), |(segment, rest)| (segment, Some(rest)));
-        self.rest = rest;
+        let end = memchr::memchr(b'/', rest.as_bytes());
+        let (segment, after) = end.and_then(|end| rest.split_at_checked(end)).unwrap_or((rest, ""));
+        self.rest = after.strip_prefix('/');
         Some(Segment(segment))
     }
 }
@@ -344,6 +345,9 @@ impl<'p> Segment<'p> {
 
     /// The text as an upstream that decodes once reads it. Allocates only where there is a `%`.
     pub fn decoded(self) -> Cow<'p, str> {
+        if memchr::memchr(b'%', self.0.as_bytes()).is_none() {
+            return Cow::Borrowed(self.0);
+        }
         // INVARIANT: canonicalize() has checked that this is UTF-8, so nothing is replaced.
         percent_decode_str(self.0).decode_utf8_lossy()
     }
@@ -357,13 +361,15 @@ fn canonicalize(path: &[u8], text: &mut String) -> Result<Irregular, TargetError
     let mut irregular = Irregular::NONE;
     let mut high = false;
     let mut rest = path;
-    // Most paths are canonical as they are; what is not common goes through the loop.
+    // Most paths are canonical as they are, and have nothing below.
     let common = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~');
+    let unusual = |pair: &[u8]| matches!(pair, b"//" | b"/.");
     if path.iter().fold(true, |all, byte| all & common(*byte))
+        && !path.windows(2).any(unusual)
         && let Ok(path) = std::str::from_utf8(path)
     {
         text.push_str(path);
-        rest = &[];
+        return Ok(irregular);
     }
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;

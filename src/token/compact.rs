@@ -31,7 +31,8 @@ pub struct Compact<'t> {
     /// `header.payload` as it was sent: what the signature covers.
     signed: &'t str,
     payload: &'t str,
-    signature: SmallVec<[u8; 256]>,
+    /// Larger ones are of RSA, beside which an allocation is nothing.
+    signature: SmallVec<[u8; 64]>,
     header: Header,
 }
 
@@ -101,7 +102,8 @@ where
 
 impl Header {
     fn parse(json: &[u8]) -> Result<Self, TokenError> {
-        let members: Members<'_> = serde_json::from_slice(json).map_err(|_| Malformed::Header)?;
+        let text = std::str::from_utf8(json).map_err(|_| Malformed::Header)?;
+        let members: Members<'_> = serde_json::from_str(text).map_err(|_| Malformed::Header)?;
         if let Some(member) = members.forbidden {
             return Err(TokenError::ForbiddenHeader(member));
         }
