@@ -28,7 +28,7 @@ pub struct Resolved {
     pub diagnostics: Vec<Diagnostic>,
     /// The files that were read.
     pub files: BTreeSet<PathBuf>,
-    /// The digest of what was read, as [`digest`] would make it: a file that changes while a set is made of it must
+    /// The digest of what was read, as `digest` would make it: a file that changes while a set is made of it must
     /// look changed afterwards.
     pub digest: [u8; 32],
 }
