@@ -141,13 +141,11 @@ impl Arguments {
 }
 
 fn summary(loaded: &Loaded, took: Duration) -> String {
-    let scope = text::Scope { files: loaded.sources.files().len(), routes: loaded.routes, guards: loaded.guards, took };
-    let mut line = text::summary(&loaded.diagnostics, scope).trim_end().to_owned();
-    if loaded.passed() > 0 && !loaded.has_errors() {
-        line.push_str(&format!(" · {} passed", count(loaded.passed(), "test")));
-    }
-    line.push('\n');
-    line
+    let passed = if loaded.has_errors() { 0 } else { loaded.passed() };
+    // A folder that cannot be read stands among the sources too, with an empty path.
+    let files = loaded.paths.iter().filter(|path| path.is_file()).count();
+    let scope = text::Scope { files, routes: loaded.routes, guards: loaded.guards, passed, took };
+    text::summary(&loaded.diagnostics, scope) + "\n"
 }
 
 /// Writes beside the file and renames, so that a running gateway never sees half of it. The file behind a link is

@@ -34,6 +34,7 @@ use super::{Global, Terminal, broken};
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// The method
+    #[arg(value_parser = method)]
     method: String,
     /// The path with its query, or a whole URL
     target: String,
@@ -73,6 +74,13 @@ pub struct Arguments {
 enum Format {
     Text,
     Json,
+}
+
+/// A method, in any case.
+fn method(text: &str) -> Result<String, String> {
+    let method = text.to_ascii_uppercase();
+    http::Method::from_bytes(method.as_bytes()).map_err(|_| "not a method".to_owned())?;
+    Ok(method)
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -150,8 +158,7 @@ impl Arguments {
             }
         }
         let ip = self.ip.unwrap_or(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)));
-        let method = self.method.to_ascii_uppercase();
-        let head = RequestHead::new(&method, &asked.target, &headers).secure(asked.secure).peer(ip);
+        let head = RequestHead::new(&self.method, &asked.target, &headers).secure(asked.secure).peer(ip);
         let question = Question {
             policy,
             head: &head,
@@ -231,10 +238,23 @@ fn verified(policy: &PolicySet, token: &str, now: Timestamp) -> (Presented, Stri
     match policy.verifier.verify(token, now) {
         Ok(token) => {
             let identity = token.identity(Transport::Bearer);
-            let who = format!("token · {}", token.algorithm());
+            let expires = token.expires().map_or_else(String::new, |at| format!(" · expires in {}", until(now, at)));
+            let who = format!("token · {}{expires}", token.algorithm());
             (Presented::Identity(Box::new(identity)), who, None)
         }
         Err(error) => (Presented::Invalid(error.name().to_owned()), format!("token · {error}"), None),
+    }
+}
+
+/// How long it is until then, in the largest unit that says something: `41m`.
+fn until(now: Timestamp, then: Timestamp) -> String {
+    let seconds = then.as_seconds().saturating_sub(now.as_seconds());
+    match seconds {
+        ..0 => "0s, within the leeway".to_owned(),
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
     }
 }
 
@@ -283,5 +303,12 @@ mod tests {
             assert_eq!(moment(text).map(Timestamp::as_seconds), Ok(1_795_338_000), "{text}");
         }
         assert!(moment("tomorrow").is_err());
+        assert_eq!(method("get"), Ok("GET".to_owned()));
+        assert!(method("G T").is_err());
+        for (seconds, text) in
+            [(-3, "0s, within the leeway"), (59, "59s"), (1_800, "30m"), (7_200, "2h"), (864_000, "10d")]
+        {
+            assert_eq!(until(Timestamp::from_millis(0), Timestamp::from_millis(seconds * 1_000)), text);
+        }
     }
 }

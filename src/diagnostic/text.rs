@@ -23,6 +23,8 @@ pub struct Scope {
     pub routes: usize,
     /// How many guards.
     pub guards: usize,
+    /// How many of the policy's tests passed, if all that ran did.
+    pub passed: usize,
     /// How long it took.
     pub took: Duration,
 }
@@ -63,6 +65,9 @@ pub fn summary(diagnostics: &[Diagnostic], scope: Scope) -> String {
     let suppressed = diagnostics.iter().filter(|found| found.suppressed.is_some()).count();
     if suppressed > 0 {
         let _ = write!(line, ", {suppressed} suppressed");
+    }
+    if scope.passed > 0 {
+        let _ = write!(line, " · {} passed", plural(scope.passed, "test"));
     }
     if let Some(first) = first_code(diagnostics) {
         let _ = write!(line, ". `portcullis help {first}` explains a code.");
@@ -268,10 +273,10 @@ mod tests {
             .note("`GET /items` has no parameters"),
         ];
         insta::assert_snapshot!(render(&diagnostics, &sources, false));
-        let scope = Scope { files: 4, routes: 31, guards: 1, took: Duration::from_millis(6) };
+        let scope = Scope { files: 4, routes: 31, guards: 1, passed: 7, took: Duration::from_millis(6) };
         assert_eq!(
             summary(&diagnostics, scope),
-            "3 errors in 4 files (31 routes, 1 guard) in 6 ms. `portcullis help P102` explains a code."
+            "3 errors in 4 files (31 routes, 1 guard) in 6 ms · 7 tests passed. `portcullis help P102` explains a code."
         );
         assert_eq!(summary(&[], Scope::default()), "no problems in 0 files (0 routes, 0 guards) in 0 ms");
     }

@@ -50,11 +50,14 @@ fn targets(level: LogLevel) -> Targets {
     // What clients do wrong (a head that never ends, a handshake that fails) these call errors, one line each: an
     // attacker could write our log. The decision log has the requests, and an upstream's failure is a line of ours.
     let about_clients = if level > LevelFilter::INFO { pingora } else { LevelFilter::OFF };
+    // Warns whenever a watched folder is replaced, as Kubernetes does at every change; the watcher looks again anyway.
+    let notify = if level > LevelFilter::INFO { LevelFilter::WARN } else { level.min(LevelFilter::ERROR) };
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_target("pingora", pingora)
         .with_target("pingora_proxy", about_clients)
         .with_target("pingora_core::apps", about_clients)
+        .with_target("notify", notify)
         .with_target("portcullis", level)
 }
 
@@ -216,6 +219,8 @@ mod tests {
             ("pingora_proxy", Level::WARN, LogLevel::Error, false),
             ("pingora_proxy", Level::INFO, LogLevel::Trace, true),
             ("pingora_proxy", Level::DEBUG, LogLevel::Trace, false),
+            ("notify::inotify", Level::WARN, LogLevel::Info, false),
+            ("notify::inotify", Level::ERROR, LogLevel::Info, true),
             ("h2::codec", Level::INFO, LogLevel::Trace, false),
             ("rustls", Level::WARN, LogLevel::Trace, true),
         ] {

@@ -45,6 +45,9 @@ pub struct Explanation {
     /// What the log keeps about a refusal, e.g. which rule of the canonical request it broke.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// What the client of a refusal is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// What decided.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<String>,
@@ -253,6 +256,7 @@ fn outline(question: &Question<'_>, decision: &Decision) -> Explanation {
         status: decision.status(),
         code: None,
         cause: None,
+        detail: None,
         failed: Vec::new(),
         route: None,
         identity: IdentityExplained::default(),
@@ -271,6 +275,7 @@ fn outline(question: &Question<'_>, decision: &Decision) -> Explanation {
             explanation.decision = "deny";
             explanation.code = Some(denial.reason.code());
             explanation.cause.clone_from(&denial.cause);
+            explanation.detail = Some(denial.detail.to_string());
             explanation.failed.clone_from(&denial.failed);
             explanation.allow = denial.allow.iter().map(ToString::to_string).collect();
             explanation.challenge = challenge(question.policy, denial);
@@ -481,6 +486,8 @@ fn sent_headers(
     match decision {
         Decision::Allow(allowed) => text(allowed.1.request()),
         Decision::Preflight => Vec::new(),
+        // Who needs to be known and is not gets no headers on any way.
+        Decision::Deny(denial) if denial.status() == 401 && !matches!(caller, Caller::Known(_)) => Vec::new(),
         Decision::Deny(_) => {
             let supposed = super::permit::Permit::supposed(routed, caller.clone());
             headers_in(&supposed, request, now, question.environment)

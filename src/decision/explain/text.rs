@@ -15,7 +15,9 @@ impl Explanation {
         let mut out = self.headline();
         out.push('\n');
         if let Some(cause) = self.cause.as_ref().filter(|_| self.needs.is_none()) {
-            line(&mut out, "cause", cause, "");
+            // Of a credential that does not hold, the identity says more than the client is told.
+            let detail = self.detail.as_ref().filter(|_| self.code != Some("invalid_token"));
+            line(&mut out, "cause", &detail.map_or_else(|| cause.clone(), |detail| format!("{cause}: {detail}")), "");
         }
         if let Some(route) = &self.route {
             let access = match &route.access {
@@ -119,6 +121,8 @@ impl Explanation {
         if self.others.is_empty() {
             if self.route.is_some() {
                 let _ = writeln!(out, " {question}   {} {} matches no other template", self.method, self.path);
+            } else if self.cause.as_deref() == Some("no_route") {
+                let _ = writeln!(out, " {question}   none: no template begins like this path");
             }
             return;
         }
