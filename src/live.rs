@@ -30,6 +30,11 @@ impl<T> Live<T> {
         self.current.load_full()
     }
 
+    /// Looks at the current value without counting that somebody does: for what is over at once.
+    pub fn peek<R>(&self, look: impl FnOnce(&Arc<T>) -> R) -> R {
+        look(&self.current.load())
+    }
+
     /// Replaces the value and tells everybody who watches.
     pub fn publish(&self, value: T) {
         self.publish_shared(Arc::new(value));

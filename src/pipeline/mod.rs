@@ -276,8 +276,7 @@ impl Pipeline {
 
     /// The live policy with its limits, made ready once per generation.
     fn active(&self) -> Arc<Active> {
-        let policy = self.policy.snapshot();
-        if let Some(active) = self.active_of(&policy) {
+        if let Some(active) = self.policy.peek(|policy| self.active_of(policy)) {
             return active;
         }
         let _building = self.building.lock();
@@ -292,8 +291,7 @@ impl Pipeline {
     }
 
     fn active_of(&self, policy: &Arc<PolicySet>) -> Option<Arc<Active>> {
-        let active = Option::clone(&self.active.snapshot());
-        active.filter(|active| Arc::ptr_eq(&active.policy, policy))
+        self.active.peek(|active| Option::as_ref(active).filter(|active| Arc::ptr_eq(&active.policy, policy)).cloned())
     }
 
     /// The answer to a request that was permitted and failed later: 408, 413, 500, 502, 504.

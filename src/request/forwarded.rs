@@ -1,8 +1,9 @@
 //! Who the client is when proxies stand before us, and what the upstream is told about it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use bytes::BytesMut;
 use http::header::{FORWARDED, HeaderName, HeaderValue};
 use ipnet::{IpNet, Ipv4Net};
 use smallvec::SmallVec;
@@ -237,32 +238,46 @@ impl<'r> Origin<'r> {
     /// The headers that tell the upstream. `X-Forwarded-For` begins with the client: frameworks that read the
     /// leftmost address and those that read the rightmost untrusted one find the same.
     pub fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
-        let client = self.client.to_string();
         let host = self.host.authority();
         let port = self.host.port().unwrap_or_else(|| default_port(self.secure));
-        // RFC 7239 §6: with colons it is quoted.
-        let (open, close) = if self.client.ip().is_ipv6() { ("\"[", "]\"") } else { ("", "") };
-        // INVARIANT: Host::parse admits neither quotes nor backslashes, so this is a quoted-string.
-        let forwarded = ["for=", open, &client, close, ";host=\"", host, "\";proto=", self.scheme()].concat();
+        // All values are slices of one text.
+        let mut text = BytesMut::with_capacity(2 * host.len() + 128);
+        let client = value(&mut text, format_args!("{}", self.client));
+        let chain = match self.chain.as_slice() {
+            [_] => client.clone(),
+            chain => {
+                let chain = chain.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                value(&mut text, format_args!("{chain}"))
+            }
+        };
+        let forwarded = {
+            // RFC 7239 §6: with colons it is quoted.
+            let (open, close) = if self.client.ip().is_ipv6() { ("\"[", "]\"") } else { ("", "") };
+            text.extend_from_slice(b"for=");
+            text.extend_from_slice(open.as_bytes());
+            text.extend_from_slice(client.as_ref().map_or(b"", HeaderValue::as_bytes));
+            text.extend_from_slice(close.as_bytes());
+            // INVARIANT: Host::parse admits neither quotes nor backslashes, so this is a quoted-string.
+            text.extend_from_slice(b";host=\"");
+            text.extend_from_slice(host.as_bytes());
+            text.extend_from_slice(b"\";proto=");
+            value(&mut text, format_args!("{}", self.scheme()))
+        };
         let mut headers = Vec::with_capacity(6);
-        match self.chain.as_slice() {
-            [_] => write(FOR, &client, &mut headers),
-            chain => write(FOR, &chain.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), &mut headers),
-        }
+        headers.extend(chain.map(|chain| (FOR, chain)));
         headers.push((PROTO, HeaderValue::from_static(self.scheme())));
-        write(HOST, host, &mut headers);
+        headers.extend(value(&mut text, format_args!("{host}")).map(|host| (HOST, host)));
         headers.push((PORT, HeaderValue::from(port)));
-        write(REAL_IP, &client, &mut headers);
-        write(FORWARDED, &forwarded, &mut headers);
+        headers.extend(client.map(|client| (REAL_IP, client)));
+        headers.extend(forwarded.map(|forwarded| (FORWARDED, forwarded)));
         headers
     }
 }
 
-fn write(name: HeaderName, value: &str, headers: &mut Vec<(HeaderName, HeaderValue)>) {
-    // INVARIANT: addresses and hosts are visible ASCII, so none is left out.
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.push((name, value));
-    }
+/// Ends a value with `end` and splits it off. INVARIANT: addresses and hosts are visible ASCII, so there is one.
+fn value(text: &mut BytesMut, end: fmt::Arguments<'_>) -> Option<HeaderValue> {
+    text.write_fmt(end).ok()?;
+    HeaderValue::from_maybe_shared(text.split().freeze()).ok()
 }
 
 /// The entries of `X-Forwarded-For` from the right; `None` for a line that is not text.
