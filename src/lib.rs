@@ -3,7 +3,7 @@
 //! The modules stand in reading order, the pure core first. `ARCHITECTURE.md` has the map, the rank of
 //! each part (a part may import only parts of lower rank) and the decisions with their measurements.
 //!
-//! * The way of a request: `proxy` → `pipeline` → `request` → `decision` → `issuer` → `decision` → `proxy`.
+//! * The way of a request: `proxy` → `pipeline` → `request` → `decision` → (`issuer` | `login` → `store`) → `decision` → `proxy`.
 //! * The way of a policy: `reload` → `policy` (yaml → document → check → compile) → `decision` (its own
 //!   tests) → `reload` (swap).
 
@@ -15,15 +15,20 @@ pub mod response;
 
 pub mod request;
 pub mod identity;
+pub mod password;
 pub mod token;
 pub mod policy;
 pub mod decision;
+pub mod openapi;
 pub mod config;
 
 pub mod live;
 pub mod endpoint;
 pub mod telemetry;
+pub mod issuer;
+pub mod store;
 pub mod reload;
+pub mod login;
 pub mod pipeline;
 pub mod proxy;
 pub mod admin;

@@ -2,11 +2,12 @@
 //!
 //! One credential or none goes in ([`credential`]); out comes a [`Caller`]: anonymous, or an [`Identity`]
 //! whose facts were read from verified claims through the mapping of its issuer ([`claims`]). Scopes and
-//! their hierarchy are in [`scope`].
+//! their hierarchy are in [`scope`], names of accounts in [`account`].
 //!
 //! This part does not verify anything (that is `token`) and does not know which roles or permissions a policy
 //! defines (that is `decision`).
 
+pub mod account;
 pub mod claims;
 pub mod credential;
 pub mod scope;

@@ -14,6 +14,8 @@ use crate::identity::claims::{ClaimMapping, ClaimPath, Claims};
 use crate::identity::scope::Hierarchy;
 use crate::request::target::Irregular;
 use crate::secret::Secret;
+use crate::token::algorithm::Algorithm;
+use crate::token::mint::Minter;
 use crate::token::verify::Verifier;
 
 pub use super::document::LimitKey;
@@ -143,6 +145,8 @@ pub struct App {
     pub allow_on_store_error: bool,
     /// The realm of challenges: the app's name.
     pub realm: Arc<str>,
+    /// How people log in.
+    pub login: Option<Arc<Login>>,
 }
 
 /// `cors`, with defaults filled in.
@@ -258,6 +262,90 @@ impl OwnEndpoint {
             Self::Introspect => "introspect",
         }
     }
+}
+
+/// How people log in to an app (policy-language 11).
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Who checks passwords.
+    pub via: Via,
+    /// The issuer of the tokens that it gives out, where there is one.
+    pub issuer: Option<IssuerName>,
+    /// The paths of the endpoints that are on, as clients see them (the app's base included).
+    pub paths: LoginPaths,
+    /// Limits by `account`; those by address are the route's.
+    pub account_limits: Vec<LimitUse>,
+    /// `lockout`; `None` is `lockout: none`.
+    pub lockout: Option<Lockout>,
+    /// `scope_mode: strict`: all scopes that are asked for, or none.
+    pub strict_scopes: bool,
+    /// `default_scopes`: what is given where nothing is asked for; `None` is all that may be given.
+    pub default_scopes: Option<Vec<Box<str>>>,
+    /// `via: upstream`: the path at the app, where it is another.
+    pub to: Option<Box<str>>,
+    /// `via: upstream`: the field of the form or JSON body that names the account.
+    pub account_field: Box<str>,
+    /// `via: upstream`: statuses that count as a failed login.
+    pub failures: Vec<u16>,
+}
+
+/// `via`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the way of its name; policy-language 11 has their meaning")]
+pub enum Via {
+    Local,
+    Upstream,
+    Supabase,
+    Oidc,
+}
+
+/// Where the endpoints of a login are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the path of the endpoint of its name")]
+pub struct LoginPaths {
+    pub token: Option<Box<str>>,
+    pub logout: Option<Box<str>>,
+    pub revoke: Option<Box<str>>,
+    pub introspect: Option<Box<str>>,
+}
+
+/// When failed logins lock, and for how long (`lockout`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lockout {
+    /// After so many failures …
+    pub after: u32,
+    /// … within this time …
+    pub within: Duration,
+    /// … for this long, doubled at each repetition, up to a day.
+    pub lock: Duration,
+}
+
+impl Default for Lockout {
+    fn default() -> Self {
+        let quarter = Duration::from_secs(15 * 60);
+        Self { after: 10, within: quarter, lock: quarter }
+    }
+}
+
+/// What an issuer with preset `local` has beside the rest: it also signs.
+#[derive(Clone, Debug)]
+pub struct LocalIssuer {
+    /// What signs; `None` where the keys are `managed` or not resolved.
+    pub signer: Option<Arc<Minter>>,
+    /// `signing_key: managed`: the algorithm of the keys that the gateway makes and keeps.
+    pub managed: Option<Algorithm>,
+    /// The `iss` of its tokens.
+    pub iss: Box<str>,
+    /// The `aud` of its tokens, where `audience` is stated; else it is the app's name.
+    pub audience: Vec<Box<str>>,
+    /// `expires`: how long an access token is valid.
+    pub expires: Duration,
+    /// `refresh_expires`: how long a session lasts, from the login.
+    pub refresh_expires: Duration,
+    /// `reuse_window`.
+    pub reuse_window: Duration,
+    /// Whether outdated hashes are replaced at login (`upgrade: true`), or only reported (`log`).
+    pub upgrade: bool,
 }
 
 /// A guard as it is shown; what it asks for is in each route that it may apply to.
@@ -530,6 +618,8 @@ pub struct Issuer {
     pub db_roles: Option<Vec<Box<str>>>,
     /// Supabase: `service_role: allow`.
     pub allow_service_role: bool,
+    /// What the gateway signs with, where the issuer is its own (preset `local`).
+    pub local: Option<LocalIssuer>,
 }
 
 /// What a verified token counts as, apart from what its identity may do.

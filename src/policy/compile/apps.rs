@@ -42,6 +42,7 @@ impl Builder<'_> {
                 forward_token: header.defaults.forward_token.as_ref().is_none_or(|forward| forward.value),
                 enforce_method_override: header.defaults.enforce_method_override.is_some(),
                 allow_on_store_error: header.defaults.allow_on_store_error.is_some(),
+                login: None,
             });
         }
     }

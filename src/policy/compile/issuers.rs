@@ -128,6 +128,7 @@ impl Builder<'_> {
             cookies: texts(&settings.cookies),
             db_roles,
             allow_service_role: settings.allow_service_role.is_some(),
+            local: None,
         });
     }
 

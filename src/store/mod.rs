@@ -1,0 +1,354 @@
+//! What must outlive a process, and what several gateways share.
+//!
+//! One narrow trait for each kind of data: [`Users`], [`Sessions`] (with their refresh tokens), [`Revocations`],
+//! [`Attempts`], [`Limits`], [`SigningKeys`]. In: values, and the time as a parameter. Out: values, or a [`StoreError`],
+//! which never means "no": whoever asks answers 503. The backends are [`memory`] (tests, and what one process may
+//! forget), [`sql`] (SQLite, PostgreSQL) and [`redis`]; [`revoked`] is the list that requests are checked against
+//! without asking any of them.
+//!
+//! Nothing here hashes a password, makes a token or decides anything: a store keeps what it is given.
+
+pub mod memory;
+pub mod redis;
+pub mod revoked;
+pub mod sql;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::identity::account::AccountName;
+use crate::policy::set::Lockout;
+use crate::secret::Secret;
+
+/// A store could not do what it was asked. Never a "no".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// It cannot be reached, or did not answer in time.
+    Unavailable(String),
+    /// It holds something that this version cannot read.
+    Corrupt(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable(why) => write!(f, "the store is not available: {why}"),
+            Self::Corrupt(what) => write!(f, "the store holds something unreadable: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+// === Users ===
+
+/// Somebody who can log in.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// A UUID (version 7): the `sub` of the user's tokens. Never reused, never changed.
+    pub id: String,
+    /// The name as it was given.
+    pub name: String,
+    /// The name under which the user is found. Unique.
+    pub account: AccountName,
+    /// An address to show; it plays no part in logging in.
+    pub email: Option<String>,
+    /// The stored hash of the password, in any format that `password` reads; without one nobody can log in.
+    pub hash: Option<Secret<String>>,
+    /// Names of roles. What they mean is in the policy.
+    pub roles: Vec<String>,
+    /// Scopes of the user's own, beside those that roles grant.
+    pub scopes: Vec<String>,
+    /// The tenant, for policies that compare it.
+    pub tenant: Option<String>,
+    /// Whether the user may not log in.
+    pub disabled: bool,
+    /// When the user was added.
+    pub created: Timestamp,
+    /// When the user was last changed.
+    pub updated: Timestamp,
+}
+
+/// What adding users found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// All are there now.
+    All,
+    /// These names were taken (indices into what was given); nothing was added.
+    Taken(Vec<usize>),
+}
+
+/// The users that the gateway keeps itself.
+#[async_trait]
+pub trait Users: Send + Sync + fmt::Debug {
+    /// Adds all users, or none.
+    async fn add(&self, users: &[User]) -> Result<Added, StoreError>;
+    /// A user by name.
+    async fn by_account(&self, account: &AccountName) -> Result<Option<User>, StoreError>;
+    /// A user by id.
+    async fn by_id(&self, id: &str) -> Result<Option<User>, StoreError>;
+    /// At most `most` users after `after`, by account name.
+    async fn list(&self, after: Option<&AccountName>, most: u32) -> Result<Vec<User>, StoreError>;
+    /// Replaces everything of a user but `id` and `created`. `false`: there is none, or the new name is taken.
+    async fn update(&self, user: &User) -> Result<bool, StoreError>;
+    /// Replaces a hash if it is still `old`: an upgrade at login must not undo a new password.
+    async fn replace_hash(&self, id: &str, old: &str, new: &str, now: Timestamp) -> Result<bool, StoreError>;
+    /// Removes a user, with all sessions. `false`: there was none.
+    async fn remove(&self, id: &str) -> Result<bool, StoreError>;
+    /// How many users there are for each beginning of a stored hash (up to the salt): what a dummy hash imitates, and
+    /// what `doctor` looks at. At most 100.
+    async fn hash_kinds(&self) -> Result<Vec<(String, u64)>, StoreError>;
+}
+
+// === Sessions and refresh tokens ===
+
+/// The SHA-256 of a refresh token: all that is stored of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenHash(pub [u8; 32]);
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash(…)")
+    }
+}
+
+/// One login, until it ends: the family of its refresh tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// A UUID: the `sid` of its tokens.
+    pub id: String,
+    /// The user's id.
+    pub user: String,
+    /// The issuer in the policy that gives its tokens.
+    pub issuer: String,
+    /// The app that was logged in to: the audience of its tokens.
+    pub app: String,
+    /// The scopes that were granted; refreshing never widens them.
+    pub scopes: Vec<String>,
+    /// When it began: the user authenticated then.
+    pub started: Timestamp,
+    /// When it ends in any case. Rotation does not move this.
+    pub expires: Timestamp,
+    /// When a token was last given out.
+    pub used: Timestamp,
+    /// Where the login came from.
+    pub address: Option<IpAddr>,
+    /// With what, shortened.
+    pub user_agent: String,
+    /// When and why it ended early.
+    pub ended: Option<(Timestamp, EndedBy)>,
+}
+
+impl Session {
+    /// Whether tokens may still be given out.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.ended.is_none() && now < self.expires
+    }
+}
+
+/// Why a session ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndedBy {
+    /// The user logged out.
+    Logout,
+    /// One of its tokens was revoked.
+    Revoked,
+    /// A refresh token was used twice.
+    Reuse,
+    /// The user was disabled or removed, or got a new password.
+    User,
+    /// An operator ended it.
+    Operator,
+}
+
+/// The successor of a refresh token that is about to be presented.
+#[derive(Clone, Debug)]
+pub struct Successor {
+    /// Its hash.
+    pub hash: TokenHash,
+    /// The successor itself, sealed under the token it follows: whoever presents that one again within the window gets
+    /// the same successor, and nobody can read it from the store.
+    pub sealed: Vec<u8>,
+}
+
+/// What presenting a refresh token did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// It was the head; now its successor is.
+    Rotated(Session),
+    /// It was the head a moment ago, and its successor still is: the answer to that rotation did not arrive. Here is
+    /// the sealed successor again.
+    Repeated(Session, Vec<u8>),
+    /// It was used before: the session has ended, now or earlier.
+    Reused(Session),
+    /// Its session has ended or expired.
+    Over(Session),
+    /// Nobody gave it out, or long ago.
+    Unknown,
+}
+
+/// Sessions, and the one refresh token of each that is its head.
+///
+/// Whatever happens to the process or to the store between two calls, a session has at most one head, and who holds the
+/// head or its predecessor can go on.
+#[async_trait]
+pub trait Sessions: Send + Sync + fmt::Debug {
+    /// Begins a session with its first refresh token.
+    async fn start(&self, session: &Session, head: &TokenHash) -> Result<(), StoreError>;
+    /// The session of a refresh token, old or new.
+    async fn of_token(&self, token: &TokenHash) -> Result<Option<Session>, StoreError>;
+    /// Presents a refresh token. In one step: either it is the head and `successor` becomes the head, or it was replaced
+    /// less than `window` ago by what is still the head, or the session ends.
+    async fn rotate(
+        &self,
+        presented: &TokenHash,
+        successor: &Successor,
+        window: Duration,
+        now: Timestamp,
+    ) -> Result<Rotation, StoreError>;
+    /// A session by id.
+    async fn get(&self, id: &str) -> Result<Option<Session>, StoreError>;
+    /// Live sessions, of one user or of all, newest first.
+    async fn live(&self, user: Option<&str>, now: Timestamp, most: u32) -> Result<Vec<Session>, StoreError>;
+    /// Ends a session. `false`: it does not exist, or has ended already.
+    async fn end(&self, id: &str, by: EndedBy, now: Timestamp) -> Result<bool, StoreError>;
+    /// Ends all sessions of a user but one, and says which.
+    async fn end_all(
+        &self,
+        user: &str,
+        but: Option<&str>,
+        by: EndedBy,
+        now: Timestamp,
+    ) -> Result<Vec<String>, StoreError>;
+    /// Forgets sessions that expired before `now`, and says how many.
+    async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError>;
+}
+
+// === Revocations ===
+
+/// Which access tokens are refused from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Revoked {
+    /// The one with this `jti`.
+    Token(String),
+    /// All of a session (`sid`).
+    Session(String),
+    /// All of a subject that were issued before this moment (whole seconds: `iat` strictly less).
+    Subject(String, Timestamp),
+}
+
+/// A revocation: whose tokens, and until when it must be remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// The issuer's name in the policy.
+    pub issuer: String,
+    /// Which tokens.
+    pub revoked: Revoked,
+    /// When the last of these tokens has expired (leeway included): the entry is forgotten then.
+    pub until: Timestamp,
+}
+
+/// How far a reader has got. Opaque: each backend has its own meaning; the default is the beginning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Everything up to here was seen.
+    pub position: i64,
+    /// A hole at this position was first seen at this time: a writer that has not finished, or gave up.
+    pub hole: Option<(i64, Timestamp)>,
+}
+
+/// Revocations, kept until the tokens have expired.
+#[async_trait]
+pub trait Revocations: Send + Sync + fmt::Debug {
+    /// Adds revocations. When this returns, they are durable.
+    async fn add(&self, revocations: &[Revocation], now: Timestamp) -> Result<(), StoreError>;
+    /// What was added since the cursor, and moves it on. What was seen may be returned again; nothing that was added
+    /// before the call is ever skipped.
+    async fn since(&self, cursor: &mut Cursor, now: Timestamp) -> Result<Vec<Revocation>, StoreError>;
+    /// Forgets what ended before `now`.
+    async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError>;
+}
+
+// === Attempts ===
+
+/// Whether an attempt may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// It may, and counts as failed until it is [forgiven](Attempts::forgive) or [cleared](Attempts::clear).
+    Open,
+    /// It may not, for so long.
+    Locked(Duration),
+}
+
+/// Counts of failed logins. A key is an account together with an address (see `login/throttle.rs`).
+#[async_trait]
+pub trait Attempts: Send + Sync + fmt::Debug {
+    /// Counts an attempt as failed before it is made, so that parallel guesses count too; locks after the last one that
+    /// is allowed.
+    async fn begin(&self, key: &str, lockout: &Lockout, now: Timestamp) -> Result<Attempt, StoreError>;
+    /// Takes one back: it was not tried after all, or it is the same as the one before.
+    async fn forgive(&self, key: &str, now: Timestamp) -> Result<(), StoreError>;
+    /// Forgets all: the login succeeded.
+    async fn clear(&self, key: &str) -> Result<(), StoreError>;
+    /// Forgets what no longer counts.
+    async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError>;
+}
+
+// === Limits ===
+
+/// How often something may happen: `count` times in `per`, all at once or spread (GCRA).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In what time.
+    pub per: Duration,
+    /// How many at once at most; usually `count`.
+    pub burst: u32,
+}
+
+/// Rates that gateways share.
+#[async_trait]
+pub trait Limits: Send + Sync + fmt::Debug {
+    /// Takes one; `Some` says how long to wait instead.
+    async fn take(&self, key: &str, rate: Rate, now: Timestamp) -> Result<Option<Duration>, StoreError>;
+}
+
+// === Signing keys ===
+
+/// A key that the gateway made and keeps (`signing_key: managed`).
+#[derive(Clone, Debug)]
+pub struct SigningKey {
+    /// Its `kid`: the RFC 7638 thumbprint.
+    pub kid: String,
+    /// What it is for: the issuer's name in the policy, or `assertion`.
+    pub purpose: String,
+    /// `ES256` or `EdDSA`.
+    pub algorithm: String,
+    /// The private key, PKCS#8 PEM.
+    pub private: Secret<String>,
+    /// When it was made; it is published from then on.
+    pub created: Timestamp,
+    /// When it begins to sign: later than `created`, so that everybody has seen it.
+    pub signs: Timestamp,
+    /// When it stopped signing because another took over; it verifies until what it signed has expired.
+    pub retired: Option<Timestamp>,
+}
+
+/// Signing keys.
+#[async_trait]
+pub trait SigningKeys: Send + Sync + fmt::Debug {
+    /// All keys of a purpose, oldest first.
+    async fn of(&self, purpose: &str) -> Result<Vec<SigningKey>, StoreError>;
+    /// Adds a key after `last` (the `kid` of the newest one that the caller knows). `false`: somebody else was faster;
+    /// read again.
+    async fn add(&self, key: &SigningKey, last: Option<&str>) -> Result<bool, StoreError>;
+    /// Notes that a key no longer signs from `at` on.
+    async fn retire(&self, kid: &str, at: Timestamp) -> Result<(), StoreError>;
+    /// Forgets a key.
+    async fn remove(&self, kid: &str) -> Result<(), StoreError>;
+}
