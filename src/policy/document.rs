@@ -244,6 +244,56 @@ pub struct Login {
     pub introspect: Option<Requirement>,
     /// The other own endpoints that are on: purpose (`login callback logout revoke introspect`) and path.
     pub paths: Vec<(String, Spanned<String>)>,
+    /// `lockout`; `None` is `lockout: none`.
+    pub lockout: Option<Lockout>,
+    /// `scope_mode: strict`.
+    pub strict_scopes: bool,
+    /// `default_scopes`; `None` is all that may be given.
+    pub default_scopes: Option<Vec<Spanned<String>>>,
+    /// `to`: a path at the app.
+    pub to: Option<Spanned<String>>,
+    /// `account_field`.
+    pub account_field: Option<Spanned<String>>,
+    /// `failures`: statuses; empty is the default.
+    pub failures: Vec<u16>,
+}
+
+impl Login {
+    /// A login that says nothing but who checks passwords.
+    pub fn new(via: Spanned<String>) -> Self {
+        Self {
+            path: Spanned::new("/token".to_owned(), via.span),
+            via,
+            limit: Vec::new(),
+            issuers: Vec::new(),
+            introspect: None,
+            paths: Vec::new(),
+            lockout: Some(Lockout::default()),
+            strict_scopes: false,
+            default_scopes: None,
+            to: None,
+            account_field: None,
+            failures: Vec::new(),
+        }
+    }
+}
+
+/// When failed logins lock, and for how long (`lockout`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lockout {
+    /// After so many failures …
+    pub after: u32,
+    /// … within this time …
+    pub within: Duration,
+    /// … for this long, doubled at each repetition, up to a day.
+    pub lock: Duration,
+}
+
+impl Default for Lockout {
+    fn default() -> Self {
+        let quarter = Duration::from_secs(15 * 60);
+        Self { after: 10, within: quarter, lock: quarter }
+    }
 }
 
 // === Names ===

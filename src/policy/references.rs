@@ -7,6 +7,9 @@ use crate::secret::Secret;
 
 use super::document::{Clause, Condition, Document, HeaderValue, Operand, Preset, Reference, Requirement, Source};
 
+/// The environment's name for the setting `public_url`: the default `iss` of our own tokens.
+pub const PUBLIC_URL: &str = "PORTCULLIS_PUBLIC_URL";
+
 /// Resolved references. Nothing in here is printed.
 #[derive(Clone, Debug, Default)]
 pub struct References {
@@ -126,7 +129,7 @@ impl Document {
 
     /// Environment variables that are used where they are set, and not missed where they are not.
     pub fn optional_environment(&self) -> Vec<&'static str> {
-        let mut names = vec!["ALGORITHM", "SUPABASE_JWT_SECRET"];
+        let mut names = vec!["ALGORITHM", "ACCESS_TOKEN_EXPIRE_MINUTES", PUBLIC_URL, "SUPABASE_JWT_SECRET"];
         if self.issuers.is_empty() {
             names.extend(["SECRET_KEY", "SUPABASE_URL"]);
         }

@@ -18,8 +18,8 @@ use crate::token::algorithm::Algorithm;
 use crate::token::mint::Minter;
 use crate::token::verify::Verifier;
 
-pub use super::document::LimitKey;
 use super::document::{Access, AppId, Definition, Fixture, Operator, Preset, Test, UserFact};
+pub use super::document::{LimitKey, Lockout};
 use super::formula::{LeafId, Node};
 use super::template::{Kind, Segment};
 use super::trie::Trie;
@@ -215,6 +215,8 @@ pub struct Route {
     pub max_body: Option<u64>,
     /// Whether idempotent requests may be sent twice.
     pub retry: bool,
+    /// Whether people log in here, at the gateway or (`via: upstream`) at the app.
+    pub login: bool,
     /// Whether an upgrade may pass.
     pub websocket: bool,
     /// How long a socket may stay open; until the token ends if not stated.
@@ -248,6 +250,9 @@ pub enum OwnEndpoint {
     Logout,
     Revoke,
     Introspect,
+    AuthorizationServer,
+    ProtectedResource,
+    Jwks,
 }
 
 impl OwnEndpoint {
@@ -260,6 +265,19 @@ impl OwnEndpoint {
             Self::Logout => "logout",
             Self::Revoke => "revoke",
             Self::Introspect => "introspect",
+            Self::AuthorizationServer => "authorization server metadata",
+            Self::ProtectedResource => "protected resource metadata",
+            Self::Jwks => "jwks",
+        }
+    }
+
+    /// The method that it answers.
+    pub fn method(self) -> Method {
+        match self {
+            Self::Token | Self::Logout | Self::Revoke | Self::Introspect => Method::POST,
+            Self::Login | Self::Callback | Self::AuthorizationServer | Self::ProtectedResource | Self::Jwks => {
+                Method::GET
+            }
         }
     }
 }
@@ -273,7 +291,7 @@ pub struct Login {
     pub issuer: Option<IssuerName>,
     /// The paths of the endpoints that are on, as clients see them (the app's base included).
     pub paths: LoginPaths,
-    /// Limits by `account`; those by address are the route's.
+    /// Limits by `account`, which is known when the form is read; the others are the route's.
     pub account_limits: Vec<LimitUse>,
     /// `lockout`; `None` is `lockout: none`.
     pub lockout: Option<Lockout>,
@@ -309,24 +327,6 @@ pub struct LoginPaths {
     pub introspect: Option<Box<str>>,
 }
 
-/// When failed logins lock, and for how long (`lockout`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lockout {
-    /// After so many failures …
-    pub after: u32,
-    /// … within this time …
-    pub within: Duration,
-    /// … for this long, doubled at each repetition, up to a day.
-    pub lock: Duration,
-}
-
-impl Default for Lockout {
-    fn default() -> Self {
-        let quarter = Duration::from_secs(15 * 60);
-        Self { after: 10, within: quarter, lock: quarter }
-    }
-}
-
 /// What an issuer with preset `local` has beside the rest: it also signs.
 #[derive(Clone, Debug)]
 pub struct LocalIssuer {
@@ -346,6 +346,16 @@ pub struct LocalIssuer {
     pub reuse_window: Duration,
     /// Whether outdated hashes are replaced at login (`upgrade: true`), or only reported (`log`).
     pub upgrade: bool,
+}
+
+impl Route {
+    /// The endpoint of the gateway that answers here, if one does.
+    pub fn own(&self) -> Option<OwnEndpoint> {
+        match self.destination {
+            Destination::Own(own) => Some(own),
+            Destination::Upstream(_) => None,
+        }
+    }
 }
 
 /// A guard as it is shown; what it asks for is in each route that it may apply to.

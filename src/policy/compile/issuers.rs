@@ -1,12 +1,15 @@
 //! Who may sign tokens: presets, keys as far as they are resolved, rules for the verifier.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
 use crate::identity::IssuerName;
 use crate::identity::claims::{AuthTime, ClaimMapping, ClaimPath, Kinds};
 use crate::policy::document::{self, Condition, Definition, Operator, Preset, Source, Waivable};
-use crate::policy::set::{Comparison, Issuer, Operand};
+use crate::policy::lower::parse_duration;
+use crate::policy::references::PUBLIC_URL;
+use crate::policy::set::{Comparison, Issuer, LocalIssuer, Operand};
 use crate::token::algorithm::{Algorithm, AlgorithmSet};
 use crate::token::jwks::{Jwks, Origin};
 use crate::token::key::{Key, KeyError, KeySet};
@@ -19,6 +22,18 @@ use super::Builder;
 
 /// The `iss` of our own tokens unless the policy says otherwise.
 const OWN_ISSUER: &str = "portcullis";
+
+/// How long our own access tokens are valid, unless the policy says otherwise.
+const EXPIRES: Duration = Duration::from_secs(30 * 60);
+
+/// The most that `ACCESS_TOKEN_EXPIRE_MINUTES` may say: a year.
+const MOST_MINUTES: u64 = 365 * 24 * 60;
+
+/// How long a login lasts, unless the policy says otherwise.
+const REFRESH_EXPIRES: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// How long a refresh token that was just replaced gets the same successor again.
+const REUSE_WINDOW: Duration = Duration::from_secs(10);
 
 /// The algorithms of providers whose keys come over the network.
 const NETWORK: [Algorithm; 5] =
@@ -117,6 +132,7 @@ impl Builder<'_> {
             [] => vec!["authenticated".into()],
             roles => texts(roles),
         });
+        let local = (preset == Preset::Local).then(|| self.local(settings, algorithms));
         self.policy.issuers.push(Issuer {
             name,
             place,
@@ -128,7 +144,7 @@ impl Builder<'_> {
             cookies: texts(&settings.cookies),
             db_roles,
             allow_service_role: settings.allow_service_role.is_some(),
-            local: None,
+            local,
         });
     }
 
@@ -167,7 +183,7 @@ impl Builder<'_> {
         let text =
             |bytes: Vec<u8>, span: Span| String::from_utf8(bytes).map_err(|_| Box::new((KeyError::NotPem, span)));
         if let Some(key) = &settings.signing_key {
-            if key.value == Source::Literal("managed".to_owned()) {
+            if key.value == managed() {
                 return Ok(IssuerKeys::Unavailable);
             }
             let Some(bytes) = self.resolve(key) else { return Ok(IssuerKeys::Unavailable) };
@@ -214,12 +230,68 @@ impl Builder<'_> {
             Some(Spanned { value: Waivable::Waived, .. }) => ExpectedIssuer::DangerAny,
             Some(Spanned { value: Waivable::Required(issuer), .. }) => exact(issuer.clone()),
             None => match settings.preset.value {
-                Preset::Local => exact(OWN_ISSUER.to_owned()),
+                Preset::Local => exact(self.own_issuer()),
                 Preset::Supabase => exact(format!("{}/auth/v1", self.supabase_url(settings))),
                 // What a provider's preset fills in is not acted on yet; nothing is equal to this.
                 _ => exact(format!("unresolved:{}", settings.span.start)),
             },
         }
+    }
+
+    /// The `iss` of our own tokens, where none is stated.
+    fn own_issuer(&self) -> String {
+        self.references.env(PUBLIC_URL).map_or_else(|| OWN_ISSUER.to_owned(), |url| url.expose().clone())
+    }
+
+    /// What a local issuer signs with, and how long what it signs is good.
+    fn local(&mut self, settings: &document::Issuer, algorithms: AlgorithmSet) -> LocalIssuer {
+        let minutes =
+            |minutes: &str| minutes.trim().parse().ok().filter(|minutes| (1..=MOST_MINUTES).contains(minutes));
+        let environment = self.references.env("ACCESS_TOKEN_EXPIRE_MINUTES");
+        if environment.is_some_and(|text| minutes(text.expose()).is_none()) && settings.expires.is_none() {
+            let message = "`ACCESS_TOKEN_EXPIRE_MINUTES` is not a number of minutes from 1 to 525600";
+            self.problem(Code::P406, settings.preset.span, message);
+        }
+        let minutes = environment.and_then(|text| minutes(text.expose()));
+        let default = minutes.map_or(EXPIRES, |minutes: u64| Duration::from_secs(minutes * 60));
+        let stated = |wanted: &str| {
+            let (_, value) = settings.other.iter().find(|(key, _)| key.value == wanted)?;
+            let Source::Literal(text) = &value.value else { return None };
+            Some(text.as_str())
+        };
+        let duration = |wanted: &str| stated(wanted).and_then(parse_duration);
+        let is_managed = settings.signing_key.as_ref().is_some_and(|key| key.value == managed());
+        LocalIssuer {
+            signer: if is_managed { None } else { self.signer(settings, algorithms).map(Arc::new) },
+            managed: is_managed.then(|| algorithms.iter().next().unwrap_or(Algorithm::ES256)),
+            iss: match &settings.issuer {
+                Some(Spanned { value: Waivable::Required(issuer), .. }) => issuer.as_str().into(),
+                _ => self.own_issuer().into(),
+            },
+            audience: match &settings.audience {
+                Some(Spanned { value: Waivable::Required(audience), .. }) => {
+                    audience.iter().map(|audience| audience.as_str().into()).collect()
+                }
+                _ => Vec::new(),
+            },
+            expires: settings.expires.as_ref().map_or(default, |expires| expires.value),
+            refresh_expires: duration("refresh_expires").unwrap_or(REFRESH_EXPIRES),
+            reuse_window: duration("reuse_window").unwrap_or(REUSE_WINDOW),
+            upgrade: stated("upgrade") != Some("log"),
+        }
+    }
+
+    /// The first secret, or the private key; what is wrong with them was said where they verify.
+    fn signer(&self, settings: &document::Issuer, algorithms: AlgorithmSet) -> Option<Minter> {
+        if let Some(key) = &settings.signing_key {
+            let text = String::from_utf8(self.resolve(key)?).ok()?;
+            return Minter::from_pem(&text, algorithms.iter().next()).ok();
+        }
+        let secret = match settings.secrets.first() {
+            Some(source) => self.resolve(source)?,
+            None => self.references.env("SECRET_KEY")?.expose().clone().into_bytes(),
+        };
+        Minter::from_secret(without_newline(&secret), algorithms.iter().next().unwrap_or(Algorithm::HS256)).ok()
     }
 
     fn supabase_url(&self, settings: &document::Issuer) -> String {
@@ -313,6 +385,10 @@ impl Builder<'_> {
             },
         }
     }
+}
+
+fn managed() -> Source {
+    Source::Literal("managed".to_owned())
 }
 
 /// Files end with a line feed that is no part of the secret.

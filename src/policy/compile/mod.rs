@@ -2,13 +2,14 @@
 //! formulas, guards joined with the routes they may apply to.
 //!
 //! `apps` makes apps and upstreams, `routes` the routes and the tables of templates, `requirement` the formulas,
-//! `headers` what is sent and stripped, `issuers` who may sign tokens. A compile reports what only it can see (more
+//! `headers` what is sent and stripped, `issuers` who may sign tokens, `login` the gateway's own endpoints. A compile reports what only it can see (more
 //! than 64 leaves, keys that do not fit); everything else was found by `check`, and finding it here again is an
 //! error too, never a panic and never a set that lacks something.
 
 mod apps;
 pub(super) mod headers;
 mod issuers;
+mod login;
 mod requirement;
 mod routes;
 

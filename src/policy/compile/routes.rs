@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
+use crate::diagnostic::{Code, Diagnostic, Span};
 use crate::policy::document::{self, Access, AppHeader, AppId, LimitKey, RouteOptions};
 use crate::policy::formula::{LeafId, MAX_LEAVES, Node};
 use crate::policy::set::{
@@ -25,25 +25,25 @@ use super::requirement::{Leaves, parameters};
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What all routes of an app share.
-struct Shared<'d> {
-    app: AppId,
-    header: &'d AppHeader,
+pub(super) struct Shared<'d> {
+    pub(super) app: AppId,
+    pub(super) header: &'d AppHeader,
     headers: Option<Arc<[HeaderRule]>>,
 }
 
 /// A route as it is written, or an own endpoint.
-struct Entry<'d> {
-    written: &'d str,
-    span: Span,
+pub(super) struct Entry<'d> {
+    pub(super) written: &'d str,
+    pub(super) span: Span,
     /// The methods as they are named.
-    named: Vec<Method>,
+    pub(super) named: Vec<Method>,
     /// The methods it serves.
-    methods: Vec<Method>,
-    any_method: bool,
-    template: Vec<Segment>,
-    requirement: &'d document::Requirement,
-    options: &'d RouteOptions,
-    own: Option<OwnEndpoint>,
+    pub(super) methods: Vec<Method>,
+    pub(super) any_method: bool,
+    pub(super) template: Vec<Segment>,
+    pub(super) requirement: &'d document::Requirement,
+    pub(super) options: &'d RouteOptions,
+    pub(super) own: Option<OwnEndpoint>,
 }
 
 impl<'d> Builder<'d> {
@@ -80,7 +80,7 @@ impl<'d> Builder<'d> {
         }
         for shared in &shared {
             if let Some(login) = &shared.header.login {
-                self.login(&login.value, login.span, shared, &mut tables);
+                self.login(login, shared, &mut tables);
             }
         }
         self.policy.hosts = tables.finish();
@@ -100,7 +100,7 @@ impl<'d> Builder<'d> {
         }
     }
 
-    fn route(&mut self, entry: Entry<'_>, shared: &Shared<'_>, tables: &mut Tables) {
+    pub(super) fn route(&mut self, entry: Entry<'_>, shared: &Shared<'_>, tables: &mut Tables) {
         let id = RouteId(self.policy.routes.len());
         let parameters = parameters(&entry.template);
         let mut leaves = Leaves::default();
@@ -164,6 +164,7 @@ impl<'d> Builder<'d> {
                 .or(shared.header.defaults.max_body.as_ref())
                 .map(|max_body| max_body.value),
             retry: !entry.options.no_retry,
+            login: false,
             websocket: entry.options.websocket,
             max_ws_age: entry.options.max_ws_age.as_ref().map(|age| age.value),
             headers,
@@ -270,64 +271,6 @@ impl<'d> Builder<'d> {
         }
         uses.into_iter().partition(|used| used.by == LimitKey::Ip)
     }
-
-    /// The own endpoints of `login`, as routes.
-    fn login(&mut self, login: &document::Login, span: Span, shared: &Shared<'_>, tables: &mut Tables) {
-        let via = login.via.value.as_str();
-        let public = document::Requirement::Word(Spanned::new(Access::Public, span));
-        let mut endpoints = Vec::new();
-        if via != "oidc" {
-            endpoints.push((OwnEndpoint::Token, &login.path));
-        }
-        for (purpose, path) in &login.paths {
-            let endpoint = match (purpose.as_str(), via) {
-                ("login", "supabase" | "oidc") => OwnEndpoint::Login,
-                ("callback", "supabase" | "oidc") => OwnEndpoint::Callback,
-                ("logout", "local" | "supabase" | "oidc") => OwnEndpoint::Logout,
-                ("revoke", "local") => OwnEndpoint::Revoke,
-                ("introspect", "local") => OwnEndpoint::Introspect,
-                _ => continue,
-            };
-            endpoints.push((endpoint, path));
-        }
-        if via != "upstream" {
-            self.unsupported(login.via.span, format!("`login` via `{via}`: its endpoints answer 501"));
-        }
-        for (endpoint, path) in endpoints {
-            let segments: Vec<Segment> = path
-                .value
-                .split('/')
-                .filter(|part| !part.is_empty())
-                .map(|part| Segment::Literal(part.to_owned()))
-                .collect();
-            let method = match endpoint {
-                OwnEndpoint::Login | OwnEndpoint::Callback => Method::GET,
-                OwnEndpoint::Token | OwnEndpoint::Logout | OwnEndpoint::Revoke | OwnEndpoint::Introspect => {
-                    Method::POST
-                }
-            };
-            let mut options = RouteOptions::default();
-            if endpoint == OwnEndpoint::Token {
-                options.limit = login.limit.clone();
-            }
-            // A throttle of logins is not one of the app's other limits.
-            options.limit.push(document::LimitUse::None(span));
-            let written = format!("{method} {}", path.value);
-            let entry = Entry {
-                written: &written,
-                span: path.span,
-                named: vec![method.clone()],
-                methods: if method == Method::GET { vec![Method::GET, Method::HEAD] } else { vec![method.clone()] },
-                any_method: false,
-                template: self.whole_template(shared.app, &segments),
-                requirement: &public,
-                options: &options,
-                // The app's own endpoint answers.
-                own: (via != "upstream").then_some(endpoint),
-            };
-            self.route(entry, shared, tables);
-        }
-    }
 }
 
 static NO_HEADER: &AppHeader = &AppHeader {
@@ -367,13 +310,23 @@ fn hosts_overlap(a: &HostPattern, b: &HostPattern) -> bool {
 
 /// The tables of templates while they are made.
 #[derive(Default)]
-struct Tables {
+pub(super) struct Tables {
     exact: HashMap<Box<str>, Trie<Methods>>,
     suffixes: HashMap<Box<str>, Trie<Methods>>,
     any: Trie<Methods>,
+    /// The host lists that have metadata documents already.
+    well_known: Vec<Vec<String>>,
 }
 
 impl Tables {
+    /// Whether an app with the same hosts has metadata documents; if not, it has from now on.
+    pub(super) fn has_well_known(&mut self, header: &AppHeader) -> bool {
+        let hosts: Vec<String> = header.hosts.iter().map(|host| host.value.clone()).collect();
+        let known = self.well_known.contains(&hosts);
+        self.well_known.push(hosts);
+        known
+    }
+
     /// Adds a route on each of its app's hosts; returns a route that has its template and one of its methods.
     fn insert(&mut self, app: &App, route: &Route, named: &[Method]) -> Option<RouteId> {
         let mut twice = None;

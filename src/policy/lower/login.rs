@@ -1,7 +1,7 @@
 //! The login endpoints of an app.
 
 use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
-use crate::policy::document::Login;
+use crate::policy::document::{Lockout, Login};
 use crate::policy::keys::{self, Context};
 use crate::policy::template::Segment;
 use crate::policy::yaml::{Node, Value, shorten};
@@ -24,9 +24,7 @@ impl Lower<'_> {
         if !matches!(node.value, Value::Map(_)) {
             let via = self.word("`login`", node, keys::LOGIN_WAYS)?.map(str::to_owned);
             let paths = self.own_paths(Object { entries: &[] }, &via);
-            let path = Spanned::new("/token".to_owned(), node.span);
-            let login = Login { path, via, limit: Vec::new(), issuers: Vec::new(), introspect: None, paths };
-            return Some(Spanned::new(login, node.span));
+            return Some(Spanned::new(Login { paths, ..Login::new(via) }, node.span));
         }
         let object = self.object("`login`", node, Context::Login)?;
         let via = match object.get("via") {
@@ -37,17 +35,45 @@ impl Lower<'_> {
                 None
             }
         };
-        let path = match object.get("path") {
-            Some(node) => self.literal_path("`path`", node),
-            None => Some(Spanned::new("/token".to_owned(), via.as_ref().map_or(node.span, |via| via.span))),
-        };
-        let limit = object.get("limit").map_or_else(Vec::new, |node| self.limits(node, true));
-        let issuers = object.get("issuer").map_or_else(Vec::new, |node| self.named(node, "`issuer`", Self::name));
-        let introspect = object.get("introspect").and_then(|node| self.requirement(node, Place::Introspect));
-        self.other_login_keys(object);
-        let via = via?.map(str::to_owned);
-        let paths = self.own_paths(object, &via);
-        Some(Spanned::new(Login { path: path?, via, limit, issuers, introspect, paths }, node.span))
+        let stated = via.is_some();
+        let via = via.map_or_else(|| Spanned::new("local".to_owned(), node.span), |via| via.map(str::to_owned));
+        let mut login = Login::new(via);
+        let mut complete = stated;
+        for (key, node) in object.entries {
+            complete &= self.login_key(&key.text, node, &mut login);
+        }
+        login.paths = self.own_paths(object, &login.via);
+        complete.then(|| Spanned::new(login, node.span))
+    }
+
+    /// Reads one key; `false` if nothing can stand for what is wrong.
+    fn login_key(&mut self, key: &str, node: &Node, login: &mut Login) -> bool {
+        match key {
+            "path" => match self.literal_path("`path`", node) {
+                Some(path) => login.path = path,
+                None => return false,
+            },
+            "limit" => login.limit = self.limits(node, true),
+            "issuer" => login.issuers = self.named(node, "`issuer`", Self::name),
+            "introspect" => login.introspect = self.requirement(node, Place::Introspect),
+            "lockout" if node.text == "none" => login.lockout = None,
+            "lockout" => login.lockout = self.lockout(node),
+            "scope_mode" => {
+                let mode = self.word("`scope_mode`", node, &["intersect", "strict"]);
+                login.strict_scopes = mode.is_some_and(|mode| mode.value == "strict");
+            }
+            "default_scopes" => {
+                login.default_scopes = Some(self.named(node, "`default_scopes`", Self::scope_name));
+            }
+            "to" => login.to = self.literal_path("`to`", node),
+            "return_to" => drop(self.literal_path("`return_to`", node)),
+            "account_field" => login.account_field = self.text("`account_field`", node),
+            "failures" => login.failures = self.failures(node),
+            "session" if node.text != "none" => self.session(node),
+            "providers" => drop(self.named(node, "`providers`", Self::name)),
+            _ => {}
+        }
+        true
     }
 
     /// The own endpoints that are on.
@@ -68,47 +94,49 @@ impl Lower<'_> {
         paths
     }
 
-    fn other_login_keys(&mut self, object: Object<'_>) {
-        for (key, node) in object.entries {
-            match key.text.as_str() {
-                "lockout" if node.text != "none" => self.lockout(node),
-                "scope_mode" => drop(self.word("`scope_mode`", node, &["intersect", "strict"])),
-                "default_scopes" => drop(self.named(node, "`default_scopes`", Self::scope_name)),
-                "to" | "return_to" => drop(self.literal_path(&format!("`{}`", key.text), node)),
-                "account_field" => drop(self.text("`account_field`", node)),
-                "failures" => self.failures(node),
-                "session" if node.text != "none" => self.session(node),
-                "providers" => drop(self.named(node, "`providers`", Self::name)),
-                _ => {}
-            }
-        }
-    }
-
-    fn lockout(&mut self, node: &Node) {
-        let Some(object) = self.object("`lockout`", node, Context::Lockout) else { return };
+    fn lockout(&mut self, node: &Node) -> Option<Lockout> {
+        let object = self.object("`lockout`", node, Context::Lockout)?;
+        let mut lockout = Lockout::default();
         if let Some(node) = object.get("after")
-            && self.integer("`after`", node).is_some_and(|after| after.value < 1)
+            && let Some(after) = self.integer("`after`", node)
         {
-            self.report(Diagnostic::new(Code::P109, "bad value for `after`", node.span, "a whole number from 1"));
-        }
-        for name in ["within", "for"] {
-            if let Some(node) = object.get(name) {
-                self.duration(&format!("`{name}`"), node);
+            match u32::try_from(after.value) {
+                Ok(after) if after > 0 => lockout.after = after,
+                _ => self.report(Diagnostic::new(
+                    Code::P109,
+                    "bad value for `after`",
+                    node.span,
+                    "a whole number from 1",
+                )),
             }
         }
+        for (name, place) in [("within", &mut lockout.within), ("for", &mut lockout.lock)] {
+            if let Some(node) = object.get(name)
+                && let Some(stated) = self.duration(&format!("`{name}`"), node)
+            {
+                *place = stated.value;
+            }
+        }
+        Some(lockout)
     }
 
-    fn failures(&mut self, node: &Node) {
+    fn failures(&mut self, node: &Node) -> Vec<u16> {
         let items = match &node.value {
             Value::List(items) => items.as_slice(),
             _ => std::slice::from_ref(node),
         };
+        let mut failures = Vec::new();
         for item in items {
-            if self.integer("a status", item).is_some_and(|status| !(400..=599).contains(&status.value)) {
-                let message = format!("bad status `{}`", shorten(&item.text));
-                self.report(Diagnostic::new(Code::P109, message, item.span, "from 400 to 599"));
+            let Some(status) = self.integer("a status", item) else { continue };
+            match u16::try_from(status.value) {
+                Ok(status @ 400..=599) => failures.push(status),
+                _ => {
+                    let message = format!("bad status `{}`", shorten(&item.text));
+                    self.report(Diagnostic::new(Code::P109, message, item.span, "from 400 to 599"));
+                }
             }
         }
+        failures
     }
 
     fn session(&mut self, node: &Node) {

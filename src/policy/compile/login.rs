@@ -1,0 +1,207 @@
+//! Logins: the settings that the endpoints act on, and the endpoints themselves as routes.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use crate::diagnostic::{Span, Spanned};
+use crate::policy::document::{self, Access, AppId, LimitKey, Preset, RouteOptions};
+use crate::policy::set::{Login, LoginPaths, OwnEndpoint, Via};
+use crate::policy::template::{Segment, Template};
+
+use super::Builder;
+use super::routes::{Entry, Shared, Tables};
+
+/// What logins are limited to, unless the policy says otherwise.
+const LIMITS: [(u32, LimitKey, &str); 2] =
+    [(10, LimitKey::Ip, "10/min by ip"), (5, LimitKey::Account, "5/min by account")];
+
+/// What counts as a failed login at an app, unless the policy says otherwise.
+const FAILURES: [u16; 4] = [400, 401, 403, 422];
+
+/// The field in which FastAPI's form names the account.
+const ACCOUNT_FIELD: &str = "username";
+
+/// Where clients look for metadata and keys (RFC 8414 §3, RFC 9728 §3).
+const WELL_KNOWN: [(OwnEndpoint, &str); 3] = [
+    (OwnEndpoint::AuthorizationServer, "/.well-known/oauth-authorization-server"),
+    (OwnEndpoint::ProtectedResource, "/.well-known/oauth-protected-resource"),
+    (OwnEndpoint::Jwks, "/.well-known/jwks.json"),
+];
+
+impl Builder<'_> {
+    /// The endpoints of `login`, as routes.
+    pub(super) fn login(&mut self, login: &Spanned<document::Login>, shared: &Shared<'_>, tables: &mut Tables) {
+        let (login, span) = (&login.value, login.span);
+        let via = match login.via.value.as_str() {
+            "local" => Via::Local,
+            "supabase" => Via::Supabase,
+            "oidc" => Via::Oidc,
+            _ => Via::Upstream,
+        };
+        if matches!(via, Via::Supabase | Via::Oidc) {
+            self.unsupported(login.via.span, format!("`login` via `{}`: its endpoints answer 501", login.via.value));
+        }
+        let first = self.policy.routes.len();
+        for (endpoint, path) in endpoints(login, via) {
+            self.own(endpoint, path, login, via, shared, tables);
+        }
+        let public = document::Requirement::Word(Spanned::new(Access::Public, span));
+        if via == Via::Local && !tables.has_well_known(shared.header) {
+            for (endpoint, path) in WELL_KNOWN {
+                let path = Spanned::new(path.to_owned(), span);
+                if self.is_taken(shared.app, &segments(&path.value)) {
+                    continue;
+                }
+                let options = RouteOptions { limit: vec![document::LimitUse::None(span)], ..RouteOptions::default() };
+                self.endpoint(endpoint, &path, segments(&path.value), &public, &options, shared, tables);
+            }
+        }
+        let added = self.policy.routes.get_mut(first..).unwrap_or_default();
+        let mut account_limits = Vec::new();
+        let mut paths = LoginPaths::default();
+        for route in added {
+            let path = crate::policy::specificity::render(&route.template).into_boxed_str();
+            match (route.own(), via) {
+                (Some(OwnEndpoint::Token), _) | (None, Via::Upstream) => {
+                    // Who logs in is known when the form is read; all other keys are known before.
+                    let by_account = |used: &crate::policy::set::LimitUse| used.by == LimitKey::Account;
+                    account_limits.extend(route.limits_by_identity.extract_if(.., |used| by_account(used)));
+                    route.login = true;
+                    paths.token = Some(path);
+                }
+                (Some(OwnEndpoint::Logout), _) => paths.logout = Some(path),
+                (Some(OwnEndpoint::Revoke), _) => paths.revoke = Some(path),
+                (Some(OwnEndpoint::Introspect), _) => paths.introspect = Some(path),
+                _ => {}
+            }
+        }
+        let fits = |preset: Preset| match via {
+            Via::Local => preset == Preset::Local,
+            Via::Supabase => preset == Preset::Supabase,
+            Via::Upstream | Via::Oidc => false,
+        };
+        let issuer = self.policy.issuers.iter().find(|issuer| {
+            fits(issuer.preset)
+                && (login.issuers.is_empty() || login.issuers.iter().any(|name| name.value == issuer.name.as_str()))
+        });
+        let texts = |texts: &Vec<Spanned<String>>| texts.iter().map(|text| text.value.as_str().into()).collect();
+        let compiled = Login {
+            via,
+            issuer: issuer.map(|issuer| issuer.name.clone()),
+            paths,
+            account_limits,
+            lockout: login.lockout,
+            strict_scopes: login.strict_scopes,
+            default_scopes: login.default_scopes.as_ref().map(texts),
+            to: login.to.as_ref().map(|to| to.value.as_str().into()),
+            account_field: login.account_field.as_ref().map_or(ACCOUNT_FIELD, |field| &field.value).into(),
+            failures: if login.failures.is_empty() { FAILURES.to_vec() } else { login.failures.clone() },
+        };
+        if let Some(app) = self.policy.apps.get_mut(shared.app.0) {
+            app.login = Some(Arc::new(compiled));
+        }
+    }
+
+    /// Whether the policy has a route of its own there.
+    fn is_taken(&self, app: AppId, template: &[Segment]) -> bool {
+        let hosts = |app| self.policy.app(app).map(|app| &app.hosts);
+        self.policy.routes.iter().any(|route| route.template == template && hosts(route.app) == hosts(app))
+    }
+
+    fn own(
+        &mut self,
+        endpoint: OwnEndpoint,
+        path: &Spanned<String>,
+        login: &document::Login,
+        via: Via,
+        shared: &Shared<'_>,
+        tables: &mut Tables,
+    ) {
+        let word = |access| document::Requirement::Word(Spanned::new(access, path.span));
+        let requirement = match endpoint {
+            OwnEndpoint::Introspect => login.introspect.clone().unwrap_or_else(|| word(Access::Deny)),
+            // Who has no access token any more may still end a session by its refresh token.
+            OwnEndpoint::Logout if via == Via::Local => word(Access::Optional),
+            _ => word(Access::Public),
+        };
+        let mut options = RouteOptions::default();
+        if endpoint == OwnEndpoint::Token {
+            options.limit = if login.limit.is_empty() { default_limits(login.via.span) } else { login.limit.clone() };
+            if let Some(to) = login.to.as_ref().filter(|_| via == Via::Upstream) {
+                options.rewrite =
+                    Some(Template { text: to.value.clone(), segments: segments(&to.value), span: to.span });
+            }
+        }
+        // A throttle of logins is not one of the app's other limits.
+        options.limit.push(document::LimitUse::None(path.span));
+        let base = self.policy.app(shared.app).map_or(&[][..], |app| &app.base);
+        let template = base.iter().cloned().chain(segments(&path.value)).collect();
+        self.endpoint(endpoint, path, template, &requirement, &options, shared, tables);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a route is made of all of these")]
+    fn endpoint(
+        &mut self,
+        endpoint: OwnEndpoint,
+        path: &Spanned<String>,
+        template: Vec<Segment>,
+        requirement: &document::Requirement,
+        options: &RouteOptions,
+        shared: &Shared<'_>,
+        tables: &mut Tables,
+    ) {
+        let method = endpoint.method();
+        let via_upstream = shared.header.login.as_ref().is_some_and(|login| login.value.via.value == "upstream");
+        let entry = Entry {
+            written: &format!("{method} {}", path.value),
+            span: path.span,
+            named: vec![method.clone()],
+            methods: if method == Method::GET { vec![Method::GET, Method::HEAD] } else { vec![method] },
+            any_method: false,
+            template,
+            requirement,
+            options,
+            // The app's own endpoint answers.
+            own: (!via_upstream).then_some(endpoint),
+        };
+        self.route(entry, shared, tables);
+    }
+}
+
+/// The endpoints of a login, and their paths below the app's base.
+fn endpoints(login: &document::Login, via: Via) -> Vec<(OwnEndpoint, &Spanned<String>)> {
+    let mut endpoints = Vec::new();
+    if via != Via::Oidc {
+        endpoints.push((OwnEndpoint::Token, &login.path));
+    }
+    for (purpose, path) in &login.paths {
+        let endpoint = match (purpose.as_str(), via) {
+            ("login", Via::Supabase | Via::Oidc) => OwnEndpoint::Login,
+            ("callback", Via::Supabase | Via::Oidc) => OwnEndpoint::Callback,
+            ("logout", Via::Local | Via::Supabase | Via::Oidc) => OwnEndpoint::Logout,
+            ("revoke", Via::Local) => OwnEndpoint::Revoke,
+            ("introspect", Via::Local) => OwnEndpoint::Introspect,
+            _ => continue,
+        };
+        endpoints.push((endpoint, path));
+    }
+    endpoints
+}
+
+fn default_limits(span: Span) -> Vec<document::LimitUse> {
+    let limit = |(count, by, text): (u32, LimitKey, &str)| {
+        document::LimitUse::Inline(document::Limit {
+            count,
+            per: std::time::Duration::from_secs(60),
+            by: Some(by),
+            burst: None,
+            text: Spanned::new(text.to_owned(), span),
+        })
+    };
+    LIMITS.map(limit).into()
+}
+
+fn segments(path: &str) -> Vec<Segment> {
+    path.split('/').filter(|part| !part.is_empty()).map(|part| Segment::Literal(part.to_owned())).collect()
+}
