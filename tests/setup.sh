@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what `make test` needs and does not find: a C compiler and Python by apt, Python packages (pinned in
-# requirements.txt) into target/test-env/venv. Does nothing, quickly, when all is there.
+# Installs what `make test` needs and does not find: a C compiler, Python, Node and Chromium by apt, Python packages
+# (pinned in requirements.txt) into target/test-env/venv, Node packages (pinned in clients/package-lock.json) into
+# target/test-env/node. Does nothing, quickly, when all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,20 +36,46 @@ if ! command -v python3 >/dev/null; then
 elif ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     packages+=(python3-venv)
 fi
+command -v node >/dev/null || packages+=(nodejs)
+command -v npm >/dev/null || packages+=(npm)
+tests/clients/chromium.sh >/dev/null || packages+=(chromium)
 [ ${#packages[@]} = 0 ] || apt_install "${packages[@]}"
 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "python3 is $(python3 -V), 3.10 or newer is needed"
 
-env=target/test-env/venv
-wanted=$(cat tests/requirements.txt examples/fastapi-items/requirements.txt <(python3 -V) | cksum)
-if [ "$(cat $env/.installed 2>/dev/null)" = "$wanted" ] && $env/bin/python -c 'import fastapi, uvicorn, websockets' 2>/dev/null; then
-    say "ready"
-    exit 0
-fi
-say "installing Python packages into $env"
-rm -rf $env
-mkdir -p target/test-env
-python3 -m venv $env
-$env/bin/python -m pip install --disable-pip-version-check --no-input --quiet -r tests/requirements.txt
-echo "$wanted" >$env/.installed
+python_packages() {
+    local env=target/test-env/venv wanted
+    wanted=$(cat tests/requirements.txt examples/fastapi-items/requirements.txt <(python3 -V) | cksum)
+    if [ "$(cat $env/.installed 2>/dev/null)" = "$wanted" ] && $env/bin/python -c 'import fastapi, uvicorn, websockets' 2>/dev/null; then
+        return
+    fi
+    say "installing Python packages into $env"
+    rm -rf $env
+    mkdir -p target/test-env
+    python3 -m venv $env
+    $env/bin/python -m pip install --disable-pip-version-check --no-input --quiet -r tests/requirements.txt
+    echo "$wanted" >$env/.installed
+}
+
+# The scripts of tests/clients/node see the packages through the link `scripts` beside `node_modules`.
+node_packages() {
+    local env=target/test-env/node wanted
+    if ! node -e 'process.exit(Number(process.versions.node.split(".")[0] < 20))'; then
+        say "node is $(node --version), and its clients need 20 or newer: they are skipped"
+        rm -rf $env
+        return
+    fi
+    wanted=$(cat tests/clients/package-lock.json tests/clients/.npmrc <(node --version) | cksum)
+    [ "$(cat $env/.installed 2>/dev/null)" = "$wanted" ] && return
+    say "installing Node packages into $env"
+    rm -rf $env
+    mkdir -p $env
+    cp tests/clients/{package.json,package-lock.json,.npmrc} $env
+    npm ci --prefix $env --loglevel=error >/dev/null
+    ln -s ../../../tests/clients/node $env/scripts
+    echo "$wanted" >$env/.installed
+}
+
+python_packages
+node_packages
 say "ready"
