@@ -124,7 +124,7 @@ impl Admin {
             Resource::Status => Response::json(200, &status::describe(self)),
             Resource::Reload => self.reload().await,
             Resource::Metrics => {
-                let text = self.metrics.encode(self.clock.now(), self.decision_log.dropped());
+                let text = self.metrics.encode(self.clock.now(), &self.decision_log);
                 let mut response = Response::text(200, text);
                 response.headers.insert(
                     CONTENT_TYPE,

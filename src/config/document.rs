@@ -74,6 +74,7 @@ pub fn read(settings: Settings<'_>) -> (Option<Config>, Vec<Diagnostic>, Sources
         folder: PathBuf::new(),
         rotate: (100 << 20, 10),
         decisions: None,
+        audit: None,
         set: Vec::new(),
     };
     if let Some((path, text)) = settings.file {
@@ -92,6 +93,7 @@ pub fn read(settings: Settings<'_>) -> (Option<Config>, Vec<Diagnostic>, Sources
     for (path, flag, value) in settings.flags {
         reader.outside(&format!("flag {flag}"), path, value);
     }
+    reader.required_audit_has_a_sink();
     let failed = reader.diagnostics.iter().any(Diagnostic::is_error);
     let (diagnostics, sources) = (std::mem::take(&mut reader.diagnostics), std::mem::take(&mut reader.sources));
     ((!failed).then(|| reader.finish()), diagnostics, sources)
@@ -105,6 +107,8 @@ struct Reader {
     folder: PathBuf,
     rotate: (u64, u32),
     decisions: Option<Option<PathBuf>>,
+    /// Where `log.audit` stands.
+    audit: Option<Span>,
     /// Keys that were set.
     set: Vec<&'static str>,
 }
@@ -267,7 +271,10 @@ impl Reader {
             "log.decisions" => self.decisions(node)?,
             "log.rotate.size" => self.rotate.0 = size(node)?,
             "log.rotate.keep" => self.rotate.1 = number(node, 0.0, 10_000.0)? as u32,
-            "log.audit" => drop(word(node, &[("best_effort", ()), ("required", ())])?),
+            "log.audit" => {
+                self.config.log.audit_required = word(node, &[("best_effort", false), ("required", true)])?;
+                self.audit = Some(node.span);
+            }
             "log.erase" => self.config.log.erase = list(node, attribute)?,
             "log.hash" => self.config.log.hash = list(node, attribute)?,
             "log.sample.allow" => self.config.log.sample.allow = number(node, 0.0, 1.0)?,
@@ -276,6 +283,15 @@ impl Reader {
             _ => drop(text(node)?),
         }
         Ok(())
+    }
+
+    /// Records that must be kept and go nowhere would refuse everything, or nothing.
+    fn required_audit_has_a_sink(&mut self) {
+        if let (true, Some(None), Some(span)) = (self.config.log.audit_required, &self.decisions, self.audit) {
+            let message = "audit records are required, and `log.decisions` is `none`";
+            let diagnostic = Diagnostic::new(Code::P109, message, span, "they have nowhere to go");
+            self.diagnostics.push(diagnostic.help("audit records are written to the sink of `log.decisions`"));
+        }
     }
 
     fn finish(mut self) -> Config {
@@ -587,10 +603,11 @@ log:
             config.log.decisions,
             DecisionSink::File { path: "conf/decisions.jsonl".into(), size: 1 << 20, keep: 3 }
         );
+        assert!(config.log.audit_required);
         assert_eq!(config.log.sample, Sample { allow: 0.1, deny: 1.0 });
         assert_eq!(
             config.not_acted_on,
-            ["admin.console", "policies.start_closed", "policies.shadow", "store", "redis", "log.audit"]
+            ["admin.console", "policies.start_closed", "policies.shadow", "store", "redis"]
         );
     }
 
@@ -614,6 +631,10 @@ log:
                 "P109 1:10 a listener needs an `address` [{ tls: { cert: file:x } }]",
             ),
             ("log: { erase: [sbu] }", "P109 1:16 `sbu` is not an attribute of the decision log [sbu]"),
+            (
+                "log: { decisions: none, audit: required }",
+                "P109 1:32 audit records are required, and `log.decisions` is `none` [required]",
+            ),
             ("log: { decisions: otlp }", "P109 1:19 `otlp` is not in this build [otlp]"),
             ("public_url: api.example.com", "P109 1:13 `api.example.com` is not the URL of a site [api.example.com]"),
             ("- listen", "P010 1:1 expected a map, found a list [- listen]"),

@@ -57,7 +57,7 @@ pub const KEYS: &[Key] = &[
     key("log.decisions", "stdout", "`stdout`, `file:PATH` or `none`"),
     key("log.rotate.size", "100MiB", "size at which a new decision log file begins"),
     key("log.rotate.keep", "10", "how many full files are kept"),
-    later("log.audit", "best_effort", "`required`: 503 while audit records cannot be written"),
+    key("log.audit", "best_effort", "`required`: 503 while audit records cannot be written"),
     key("log.erase", "[]", "attributes that are left out of the decision log"),
     key("log.hash", "[]", "attributes that are replaced by a keyed hash; the key is new at each start"),
     key("log.sample.allow", "1", "share of allowed requests that are logged, 0 to 1"),

@@ -96,6 +96,8 @@ pub struct Log {
     pub level: LogLevel,
     /// `log.decisions`.
     pub decisions: DecisionSink,
+    /// `log.audit: required`: nothing is answered while audit records cannot be written.
+    pub audit_required: bool,
     /// `log.erase`: attributes that are left out.
     pub erase: Vec<String>,
     /// `log.hash`: attributes that are replaced by a keyed hash.
@@ -182,6 +184,7 @@ impl Default for Log {
             format: None,
             level: LogLevel::Info,
             decisions: DecisionSink::Stdout,
+            audit_required: false,
             erase: Vec::new(),
             hash: Vec::new(),
             sample: Sample { allow: 1.0, deny: 1.0 },
@@ -190,14 +193,17 @@ impl Default for Log {
 }
 
 /// The attributes that may be erased or hashed, as they are named in the log.
-pub const LOG_ATTRIBUTES: &[&str] =
-    &["trace", "host", "path", "sub", "iss", "tenant", "roles", "scopes", "mfa", "jti", "ip", "cause"];
+pub const LOG_ATTRIBUTES: &[&str] = &[
+    "trace", "host", "path", "sub", "iss", "tenant", "roles", "scopes", "mfa", "jti", "ip", "cause", "account", "sid",
+    "ua",
+];
 
 /// The log's name of an attribute that may also be named as policies name it.
 pub fn log_attribute(name: &str) -> Option<&'static str> {
     let name = match name {
         "user.id" | "token.sub" => "sub",
         "user.issuer" | "token.iss" => "iss",
+        "user.session" => "sid",
         "user.tenant" => "tenant",
         "user.roles" => "roles",
         "user.scopes" | "token.scope" => "scopes",

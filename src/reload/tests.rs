@@ -14,6 +14,7 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::config::Environment;
 use crate::diagnostic::Sources;
 use crate::live::Live;
+use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::Metrics;
 
 const SECRET: &str = "3f9a7c1e5b8d2046a1c3e5f7092b4d6e8fa0c2e4d6b8091a";
@@ -80,7 +81,7 @@ impl Place {
 
     fn stale(&self) -> bool {
         let stale = self.reloader.status().snapshot().rejected.is_some();
-        let text = self.metrics.encode(Timestamp::from_seconds(1_000), 0);
+        let text = self.metrics.encode(Timestamp::from_seconds(1_000), &DecisionLog::none());
         assert_eq!(text.contains("portcullis_policy_last_reload_success 0"), stale);
         stale
     }

@@ -142,6 +142,24 @@ impl DecisionLog {
         self.queue.as_ref().map_or(0, Queue::dropped)
     }
 
+    /// How many lines of the audit log were lost.
+    pub fn audit_dropped(&self) -> u64 {
+        self.queue.as_ref().map_or(0, Queue::audit_dropped)
+    }
+
+    /// Whether lines are being lost: the queue is full, or the last write failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.queue.as_ref().is_some_and(Queue::is_failing)
+    }
+
+    /// Writes a line of the audit log. It is never sampled away.
+    pub(super) fn audit(&self, write: impl FnOnce(&mut String, &Shape)) {
+        let Some(queue) = &self.queue else { return };
+        let mut line = String::with_capacity(512);
+        write(&mut line, &self.shape);
+        queue.push(line.as_bytes());
+    }
+
     /// Waits until everything recorded so far is written, at most `patience`. Whether it was.
     pub fn flush(&self, patience: Duration) -> bool {
         self.queue.as_ref().is_none_or(|queue| queue.flush(patience))
@@ -151,7 +169,7 @@ impl DecisionLog {
 // === The line ===
 
 /// What of a record is written, and how.
-struct Shape {
+pub(super) struct Shape {
     erase: Vec<&'static str>,
     hash: Vec<&'static str>,
     key: hmac::Key,
@@ -173,7 +191,7 @@ impl Default for Shape {
 }
 
 impl Shape {
-    fn new(settings: &Log, random: &dyn Random) -> Self {
+    pub(super) fn new(settings: &Log, random: &dyn Random) -> Self {
         let names =
             |names: &[String]| -> Vec<&'static str> { names.iter().filter_map(|name| log_attribute(name)).collect() };
         let mut key = [0; 32];
@@ -269,6 +287,11 @@ impl Shape {
         if let Some(cause) = record.cause {
             self.text(out, "cause", cause);
         }
+        self.end(out);
+    }
+
+    /// What every line ends with.
+    pub(super) fn end(&self, out: &mut String) {
         out.push_str(&self.erased);
         out.push_str("}\n");
     }
@@ -298,15 +321,40 @@ impl Shape {
 
     /// `,"name":"value"`, erased or hashed where the settings say so.
     fn text(&self, out: &mut String, name: &'static str, value: &str) {
+        self.short_text(out, name, value, TEXT_LIMIT);
+    }
+
+    /// The same, cut at `limit` bytes.
+    pub(super) fn short_text(&self, out: &mut String, name: &'static str, value: &str, limit: usize) {
+        self.attribute(out, (name, name), value, limit);
+    }
+
+    /// The same of a field that is erased or hashed where another attribute is.
+    pub(super) fn attribute(
+        &self,
+        out: &mut String,
+        (name, attribute): (&'static str, &'static str),
+        value: &str,
+        limit: usize,
+    ) {
+        if self.erase.contains(&attribute) {
+            return;
+        }
+        let _ = write!(out, ",\"{name}\":");
+        if self.hash.contains(&attribute) {
+            self.hashed(out, value);
+        } else {
+            push_json_capped(out, value, limit);
+        }
+    }
+
+    /// `,"name":"hmac:…"`, whatever the settings say, unless it is erased.
+    pub(super) fn hidden(&self, out: &mut String, name: &'static str, value: &str) {
         if self.erase.contains(&name) {
             return;
         }
         let _ = write!(out, ",\"{name}\":");
-        if self.hash.contains(&name) {
-            self.hashed(out, value);
-        } else {
-            push_json_capped(out, value, TEXT_LIMIT);
-        }
+        self.hashed(out, value);
     }
 
     fn list(&self, out: &mut String, name: &'static str, values: &mut dyn Iterator<Item = &str>) {
@@ -340,7 +388,7 @@ impl fmt::Debug for Shape {
     }
 }
 
-fn plain(out: &mut String, name: &str, value: Option<&str>) {
+pub(super) fn plain(out: &mut String, name: &str, value: Option<&str>) {
     if let Some(value) = value {
         let _ = write!(out, ",\"{name}\":");
         push_json_capped(out, value, TEXT_LIMIT);

@@ -17,6 +17,8 @@ use prometheus_client::registry::Registry;
 
 use crate::clock::Timestamp;
 
+use super::decision_log::DecisionLog;
+
 /// So many different apps, guards or limits get series of their own; those of further ones share `other`.
 const MAX_NAMES: usize = 1000;
 
@@ -98,6 +100,17 @@ struct LimitLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LoginLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    event: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PolicyLabels {
     revision: String,
     edition: u32,
@@ -124,6 +137,9 @@ pub struct Metrics {
     stale_seconds: Gauge,
     stale_since: AtomicI64,
     decision_log_dropped: Counter,
+    audit_dropped: Counter,
+    logins: Family<LoginLabels, Counter>,
+    audit_events: Family<EventLabels, Counter>,
 }
 
 /// [`Metrics::stale_since`] while disk and memory agree.
@@ -157,6 +173,9 @@ impl Metrics {
             stale_seconds: Gauge::default(),
             stale_since: AtomicI64::new(FRESH),
             decision_log_dropped: Counter::default(),
+            audit_dropped: Counter::default(),
+            logins: Family::default(),
+            audit_events: Family::default(),
         };
         for result in [ReloadResult::Applied, ReloadResult::Rejected, ReloadResult::Unchanged] {
             drop(metrics.reloads.get_or_create(&ResultLabels { result }));
@@ -184,6 +203,13 @@ impl Metrics {
             "Decision log lines lost because the writer could not follow",
             metrics.decision_log_dropped.clone(),
         );
+        registry.register(
+            "audit_dropped",
+            "Audit records lost because the writer could not follow",
+            metrics.audit_dropped.clone(),
+        );
+        registry.register("logins", "Attempts to log in, by `success` or why not", metrics.logins.clone());
+        registry.register("audit_events", "What happened to logins and tokens", metrics.audit_events.clone());
         metrics.registry = registry;
         metrics
     }
@@ -234,6 +260,16 @@ impl Metrics {
         self.in_flight.get()
     }
 
+    /// Counts an attempt to log in. `outcome` is `success`, or the code of a reason.
+    pub(super) fn login(&self, outcome: &'static str) {
+        self.logins.get_or_create(&LoginLabels { outcome }).inc();
+    }
+
+    /// Counts an event of the audit log.
+    pub(super) fn audit_event(&self, event: &'static str, outcome: &'static str) {
+        self.audit_events.get_or_create(&EventLabels { event, outcome }).inc();
+    }
+
     /// Counts a reload.
     pub fn reloaded(&self, result: ReloadResult) {
         self.reloads.get_or_create(&ResultLabels { result }).inc();
@@ -253,11 +289,12 @@ impl Metrics {
     }
 
     /// The Prometheus text (OpenMetrics 1.0).
-    pub fn encode(&self, now: Timestamp, decision_log_dropped: u64) -> String {
+    pub fn encode(&self, now: Timestamp, log: &DecisionLog) -> String {
         let since = self.stale_since.load(Ordering::Relaxed);
         let stale = if since == FRESH { 0 } else { now.since(Timestamp::from_millis(since)).as_secs() };
         self.stale_seconds.set(stale.try_into().unwrap_or(i64::MAX));
-        self.decision_log_dropped.inner().store(decision_log_dropped, Ordering::Relaxed);
+        self.decision_log_dropped.inner().store(log.dropped(), Ordering::Relaxed);
+        self.audit_dropped.inner().store(log.audit_dropped(), Ordering::Relaxed);
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
@@ -318,7 +355,7 @@ mod tests {
         metrics.app(None).request(Outcome::Deny, Some("not_found"), 404);
         metrics.limited("per_user");
         metrics.shadow_guard("office-hours", false);
-        let text = metrics.encode(Timestamp::from_seconds(0), 3);
+        let text = metrics.encode(Timestamp::from_seconds(0), &DecisionLog::none());
         for line in [
             "portcullis_requests_total{app=\"items\",outcome=\"allow\",code=\"\"} 1",
             "portcullis_requests_total{app=\"items\",outcome=\"deny\",code=\"invalid_token\"} 2",
@@ -326,7 +363,8 @@ mod tests {
             "portcullis_responses_total{app=\"items\",class=\"4xx\"} 2",
             "portcullis_limited_total{limit=\"per_user\"} 1",
             "portcullis_guard_shadow_total{guard=\"office-hours\",result=\"deny\"} 1",
-            "portcullis_decision_log_dropped_total 3",
+            "portcullis_decision_log_dropped_total 0",
+            "portcullis_audit_dropped_total 0",
             "portcullis_policy_reloads_total{result=\"rejected\"} 0",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
@@ -340,7 +378,9 @@ mod tests {
             metrics.app(Some(&format!("app-{n}"))).request(Outcome::Allow, None, 200);
         }
         assert!(
-            metrics.encode(Timestamp::from_seconds(0), 0).contains("app=\"other\",outcome=\"allow\",code=\"\"} 50")
+            metrics
+                .encode(Timestamp::from_seconds(0), &DecisionLog::none())
+                .contains("app=\"other\",outcome=\"allow\",code=\"\"} 50")
         );
     }
 
@@ -350,7 +390,7 @@ mod tests {
         metrics.policy("c04e17aa", 31);
         metrics.policy("9d21f00b", 32);
         metrics.stale(Some(Timestamp::from_seconds(100)));
-        let text = metrics.encode(Timestamp::from_seconds(160), 0);
+        let text = metrics.encode(Timestamp::from_seconds(160), &DecisionLog::none());
         for line in
             ["policy_stale_seconds 60", "policy_last_reload_success 0", "revision=\"9d21f00b\",edition=\"1\"} 1"]
         {
@@ -358,7 +398,7 @@ mod tests {
         }
         assert!(!text.contains("c04e17aa"));
         metrics.stale(None);
-        let text = metrics.encode(Timestamp::from_seconds(170), 0);
+        let text = metrics.encode(Timestamp::from_seconds(170), &DecisionLog::none());
         assert!(text.contains("policy_stale_seconds 0") && text.contains("policy_last_reload_success 1"));
     }
 }

@@ -1,12 +1,13 @@
 //! Lines on their way to a writer that may be slow, blocked or failing.
 //!
 //! [`Queue::push`] never waits for the writer. The queue is bounded in bytes; it loses nothing until it is
-//! full, keeps the order, and counts what it could not take. One thread drains it.
+//! full, keeps the order, and counts what it could not take. One thread drains it. Lines of the audit log
+//! ([`AUDIT`]) have some room of their own, so that they are the last to be lost, and are counted apart.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -15,6 +16,11 @@ use parking_lot::{Condvar, Mutex};
 const GATHER: Duration = Duration::from_millis(5);
 /// How long the writer waits after a failed write (a full disk) before it tries the rest again.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How a line of the audit log begins; no line of the decision log does.
+pub(crate) const AUDIT: &str = "{\"v\":1,\"event\":";
+/// So many bytes more may wait if they are lines of the audit log.
+const AUDIT_BYTES: usize = 1 << 20;
 
 /// Where lines end up.
 pub(crate) trait Sink: Send + 'static {
@@ -33,6 +39,11 @@ struct Shared {
     idle: Condvar,
     limit: usize,
     dropped: AtomicU64,
+    audit_dropped: AtomicU64,
+    /// A line found no room, and the writer has taken none since.
+    full: AtomicBool,
+    /// The last write failed.
+    failing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -52,6 +63,9 @@ impl Queue {
             idle: Condvar::new(),
             limit,
             dropped: AtomicU64::new(0),
+            audit_dropped: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
         });
         let writer = Arc::clone(&shared);
         std::thread::Builder::new().name("decision-log".into()).spawn(move || writer.drain(sink))?;
@@ -61,9 +75,11 @@ impl Queue {
     /// Adds one line, which ends with a line feed, or counts it as dropped.
     pub(crate) fn push(&self, line: &[u8]) {
         let mut state = self.shared.state.lock();
-        if state.closing || state.waiting.len() + line.len() > self.shared.limit {
+        let room = self.shared.limit + if line.starts_with(AUDIT.as_bytes()) { AUDIT_BYTES } else { 0 };
+        if state.closing || state.waiting.len() + line.len() > room {
+            self.shared.full.store(true, Ordering::Relaxed);
             drop(state);
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.count_lost(line);
             return;
         }
         let was_empty = state.waiting.is_empty();
@@ -74,9 +90,19 @@ impl Queue {
         }
     }
 
-    /// How many lines were lost.
+    /// How many lines were lost, but for those of the audit log.
     pub(crate) fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// How many lines of the audit log were lost.
+    pub(crate) fn audit_dropped(&self) -> u64 {
+        self.shared.audit_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Whether lines are being lost, or are about to be: the queue is full, or the last write failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.shared.full.load(Ordering::Relaxed) || self.shared.failing.load(Ordering::Relaxed)
     }
 
     /// Waits until everything pushed so far is written, at most `patience`. Whether it was.
@@ -106,6 +132,11 @@ impl fmt::Debug for Queue {
 }
 
 impl Shared {
+    fn count_lost(&self, line: &[u8]) {
+        let lost = if line.starts_with(AUDIT.as_bytes()) { &self.audit_dropped } else { &self.dropped };
+        lost.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn drain(&self, mut sink: impl Sink) {
         let mut batch = Vec::new();
         loop {
@@ -125,6 +156,7 @@ impl Shared {
                     self.work.wait_for(&mut state, GATHER);
                 }
                 std::mem::swap(&mut state.waiting, &mut batch);
+                self.full.store(false, Ordering::Relaxed);
             }
             self.write(&batch, &mut sink);
             batch.clear();
@@ -140,9 +172,13 @@ impl Shared {
             let result =
                 sink.write(rest).and_then(|n| if n > 0 { Ok(n) } else { Err(io::ErrorKind::WriteZero.into()) });
             match result {
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Ok(written) => {
+                    self.failing.store(false, Ordering::Relaxed);
+                    rest = rest.get(written..).unwrap_or_default();
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
+                    self.failing.store(true, Ordering::Relaxed);
                     if !complained {
                         complained = true;
                         tracing::error!(%error, "decision log cannot be written");
@@ -150,8 +186,7 @@ impl Shared {
                     let mut state = self.state.lock();
                     if error.kind() == io::ErrorKind::BrokenPipe || state.closing {
                         drop(state);
-                        let lost = rest.iter().filter(|byte| **byte == b'\n').count();
-                        self.dropped.fetch_add(lost.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+                        rest.split_inclusive(|byte| *byte == b'\n').for_each(|line| self.count_lost(line));
                         return;
                     }
                     self.work.wait_for(&mut state, RETRY);
@@ -224,5 +259,37 @@ mod tests {
         queue.push(b"one\ntwo\n");
         assert!(queue.flush(PATIENCE));
         assert_eq!(queue.dropped(), 2);
+    }
+
+    #[test]
+    fn lines_of_the_audit_log_are_the_last_to_be_lost() {
+        let (queue, gate, written) = gated(20);
+        let line = format!("{AUDIT}\"login\"}}\n");
+        for _ in 0..20 {
+            queue.push(b"a decision\n");
+        }
+        assert!(queue.is_failing());
+        queue.push(line.as_bytes());
+        assert_eq!(queue.audit_dropped(), 0);
+        drop(gate);
+        assert!(queue.flush(PATIENCE));
+        assert!(String::from_utf8(written.lock().clone()).unwrap().ends_with(&line));
+        queue.push(b"a decision\n");
+        assert!(queue.flush(PATIENCE));
+        assert!(!queue.is_failing());
+    }
+
+    #[test]
+    fn a_failed_write_shows_until_one_succeeds() {
+        let (queue, gate, _) = gated(1 << 20);
+        let line = format!("{AUDIT}\"login\"}}\n");
+        gate.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
+        queue.push(line.as_bytes());
+        assert!(queue.flush(PATIENCE));
+        assert_eq!((queue.is_failing(), queue.audit_dropped(), queue.dropped()), (true, 1, 0));
+        drop(gate);
+        queue.push(line.as_bytes());
+        assert!(queue.flush(PATIENCE));
+        assert!(!queue.is_failing());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis::clock::Clock;
-use portcullis::config::{DecisionSink, Log, LogLevel, Sample};
+use portcullis::config::{DecisionSink, Log};
 use portcullis::random::SeededRandom;
 use portcullis::telemetry::decision_log::DecisionLog;
 use portcullis::telemetry::metrics::Metrics;
@@ -347,14 +347,8 @@ async fn a_library_speaks_http_2_with_it() {
 async fn every_request_leaves_a_line_without_its_query() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("decisions.jsonl");
-    let log = Log {
-        format: None,
-        level: LogLevel::Info,
-        decisions: DecisionSink::File { path: path.clone(), size: 1 << 20, keep: 1 },
-        erase: Vec::new(),
-        hash: Vec::new(),
-        sample: Sample { allow: 1.0, deny: 1.0 },
-    };
+    let decisions = DecisionSink::File { path: path.clone(), size: 1 << 20, keep: 1 };
+    let log = Log { decisions, ..Log::default() };
     let decisions = Arc::new(DecisionLog::start(&log, &SeededRandom::new(1)).unwrap());
     let (kept, metrics) = (decisions.clone(), Arc::new(Metrics::new()));
     let counts = metrics.clone();
@@ -377,6 +371,6 @@ async fn every_request_leaves_a_line_without_its_query() {
     assert_eq!(lines[1]["code"], "invalid_token");
     assert_eq!(lines[1]["id"].as_str(), refused.value("x-portcullis-decision"));
     assert_eq!(lines[2]["code"], "not_found");
-    let text = counts.encode(gateway.clock.now(), 0);
+    let text = counts.encode(gateway.clock.now(), &kept);
     assert!(text.contains("code=\"invalid_token\"} 1") && text.contains("requests_in_flight 0"), "{text}");
 }
