@@ -140,7 +140,8 @@ impl Arguments {
     }
 }
 
-fn summary(loaded: &Loaded, took: Duration) -> String {
+/// What a run of `check` found, on one line.
+pub fn summary(loaded: &Loaded, took: Duration) -> String {
     let passed = if loaded.has_errors() { 0 } else { loaded.passed() };
     // A folder that cannot be read stands among the sources too, with an empty path.
     let files = loaded.paths.iter().filter(|path| path.is_file()).count();

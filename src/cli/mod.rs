@@ -6,10 +6,12 @@
 mod check;
 mod completions;
 mod demo;
+mod dotenv;
 mod exit;
 mod explain;
 mod fix;
 mod help;
+mod init;
 mod secret;
 mod serve;
 mod settings;
@@ -83,6 +85,8 @@ enum Command {
     /// Makes tokens for a try
     #[command(subcommand)]
     Token(token::Token),
+    /// Makes a working folder: a policy with its tests, a secret, a compose file
+    Init(init::Arguments),
     /// Makes secrets
     #[command(subcommand)]
     Secret(secret::Secret),
@@ -113,15 +117,16 @@ impl Cli {
             Color::Never => ColorChoice::Never,
         });
         let global = &self.global;
-        let environment = Arc::new(environment());
+        let environment = || self.global.environment(terminal);
         let result = match &self.command {
-            Command::Serve(arguments) => arguments.run(global, terminal, environment),
+            Command::Serve(arguments) => arguments.run(global, terminal, Arc::new(environment())),
             Command::Demo(arguments) => arguments.run(terminal),
-            Command::Check(arguments) => arguments.run(global, terminal, &environment),
-            Command::Test(arguments) => arguments.run(global, terminal, &environment),
-            Command::Explain(arguments) => arguments.run(global, terminal, &environment),
-            Command::Token(token) => token.run(global, terminal, &environment),
+            Command::Check(arguments) => arguments.run(global, terminal, &environment()),
+            Command::Test(arguments) => arguments.run(global, terminal, &environment()),
+            Command::Explain(arguments) => arguments.run(global, terminal, &environment()),
+            Command::Token(token) => token.run(global, terminal, &environment()),
             Command::Secret(secret) => Ok(secret.run(terminal)),
+            Command::Init(arguments) => arguments.run(global, terminal),
             Command::Help(arguments) => Ok(arguments.run(terminal)),
             Command::Completions(arguments) => Ok(arguments.run(terminal)),
         };

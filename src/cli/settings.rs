@@ -1,13 +1,13 @@
 //! The settings of a command: flags, the environment, `portcullis.yaml`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config, Environment, Settings};
 use crate::diagnostic::text;
 
 use super::exit::Exit;
-use super::{Global, Terminal};
+use super::{Global, Terminal, dotenv};
 
 /// A flag that sets a key: the key's path, the flag as it is shown, its value.
 pub type Flag = (&'static str, &'static str, String);
@@ -20,6 +20,39 @@ pub fn environment() -> Environment {
 }
 
 impl Global {
+    /// The environment of the process, and beneath it the variables of `.env` beside the settings. What is odd about
+    /// that file is said, its values never.
+    pub fn environment(&self, terminal: Terminal) -> Environment {
+        let process = environment();
+        let path = self.beside_settings(".env");
+        let shown = path.display();
+        let file = match dotenv::read(&path) {
+            Ok(None) => return process,
+            Ok(Some(file)) => file,
+            Err(error) => {
+                terminal.err(format_args!("warning: {shown} cannot be read: {error}\n"));
+                return process;
+            }
+        };
+        if !self.quiet {
+            for note in &file.notes {
+                terminal.err(format_args!("warning: {shown}: {note}\n"));
+            }
+            if dotenv::readable_by_others(&path).is_some_and(|mode| mode & 0o004 != 0) {
+                terminal.err(format_args!("warning: every user of this machine can read {shown}: chmod 600 {shown}\n"));
+            }
+        }
+        let variables = file.variables.iter().filter(|(name, _)| process.get(name).is_none());
+        let beneath = variables.map(|(name, value)| (name.clone(), value.expose().clone()));
+        process.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).chain(beneath).collect()
+    }
+
+    /// A file in the folder of the settings.
+    pub fn beside_settings(&self, name: &str) -> PathBuf {
+        let folder = self.config.as_deref().and_then(Path::parent).unwrap_or_else(|| Path::new(""));
+        folder.join(name)
+    }
+
     /// Reads the settings; mistakes are printed.
     pub fn settings(&self, terminal: Terminal, environment: &Environment, flags: &[Flag]) -> Result<Config, Exit> {
         let mut all: Vec<(&'static str, &str, String)> =
