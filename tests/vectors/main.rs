@@ -7,6 +7,7 @@
     reason = "clippy.toml exempts test functions, not their helpers"
 )]
 
+mod argon2;
 mod cookbook;
 mod rfc;
 mod wycheproof;
