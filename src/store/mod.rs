@@ -11,6 +11,7 @@
 pub mod memory;
 pub mod redis;
 pub mod revoked;
+mod rules;
 pub mod sql;
 
 use std::fmt;
@@ -183,9 +184,9 @@ pub enum Rotation {
     /// It was the head a moment ago, and its successor still is: the answer to that rotation did not arrive. Here is
     /// the sealed successor again.
     Repeated(Session, Vec<u8>),
-    /// It was used before: the session has ended, now or earlier.
+    /// It was used before, and not a moment ago: the session has ended, now or earlier.
     Reused(Session),
-    /// Its session has ended or expired.
+    /// Its session has ended or expired before; nothing else is wrong with it.
     Over(Session),
     /// Nobody gave it out, or long ago.
     Unknown,
@@ -195,6 +196,9 @@ pub enum Rotation {
 ///
 /// Whatever happens to the process or to the store between two calls, a session has at most one head, and who holds the
 /// head or its predecessor can go on.
+///
+/// After an error of [`rotate`](Sessions::rotate) it is not known whether the head moved: the client tries again with
+/// the token it has, and gets the first successor or a new one.
 #[async_trait]
 pub trait Sessions: Send + Sync + fmt::Debug {
     /// Begins a session with its first refresh token.
@@ -252,23 +256,27 @@ pub struct Revocation {
     pub until: Timestamp,
 }
 
-/// How far a reader has got. Opaque: each backend has its own meaning; the default is the beginning.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
-    /// Everything up to here was seen.
-    pub position: i64,
-    /// A hole at this position was first seen at this time: a writer that has not finished, or gave up.
-    pub hole: Option<(i64, Timestamp)>,
-}
+/// How far a reader has got; the default is the beginning. Each backend has its own positions.
+///
+/// Positions are given out under a lock that the writer holds until it has committed (a row in SQL, the one thread of
+/// Redis), so they become visible in their order: what lies before a cursor never appears later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor(pub i64);
 
 /// Revocations, kept until the tokens have expired.
 #[async_trait]
 pub trait Revocations: Send + Sync + fmt::Debug {
     /// Adds revocations. When this returns, they are durable.
     async fn add(&self, revocations: &[Revocation], now: Timestamp) -> Result<(), StoreError>;
-    /// What was added since the cursor, and moves it on. What was seen may be returned again; nothing that was added
-    /// before the call is ever skipped.
+    /// What was added since the cursor and has not ended, and moves the cursor on: at most some thousands, so whoever
+    /// wants all asks until the cursor stays. What was seen may be returned again; nothing that was added before the
+    /// call is ever skipped.
     async fn since(&self, cursor: &mut Cursor, now: Timestamp) -> Result<Vec<Revocation>, StoreError>;
+    /// Returns when somebody may have added something, where the backend can tell. Only saves waiting for the next
+    /// look: what it says is never all there is to know.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
     /// Forgets what ended before `now`.
     async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError>;
 }
@@ -351,4 +359,9 @@ pub trait SigningKeys: Send + Sync + fmt::Debug {
     async fn retire(&self, kid: &str, at: Timestamp) -> Result<(), StoreError>;
     /// Forgets a key.
     async fn remove(&self, kid: &str) -> Result<(), StoreError>;
+}
+
+/// The beginning of a stored hash, up to the salt: the algorithm and its costs.
+fn hash_kind(stored: &str) -> String {
+    crate::password::kind(stored)
 }
