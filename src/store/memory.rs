@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
 use crate::identity::account::AccountName;
-use crate::policy::document::Lockout;
+use crate::policy::set::Lockout;
 use crate::secret::Secret;
 
 use super::rules::{self, Counter, Presented, Verdict};

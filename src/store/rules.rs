@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::policy::document::Lockout;
+use crate::policy::set::Lockout;
 
 use super::{Attempt, Rate, Session};
 
@@ -37,7 +37,11 @@ pub(super) fn judge(session: &Session, token: Presented, window: Duration, now: 
         None if live => Verdict::Rotate,
         None => Verdict::Over,
         Some(used) if token.successor_is_head && now.since(used) < window => {
-            if live { Verdict::Repeat } else { Verdict::Over }
+            if live {
+                Verdict::Repeat
+            } else {
+                Verdict::Over
+            }
         }
         Some(_) => Verdict::Reuse,
     }
