@@ -178,13 +178,15 @@ pub fn check_length(password: &[u8]) -> Result<(), HashError> {
 pub fn hash(password: &[u8], salt: [u8; 16]) -> Result<Secret<String>, HashError> {
     check_length(password)?;
     let mut output = Zeroizing::new([0; OUTPUT]);
-    derive::derive(&default_scheme(), password, &salt, &mut *output)?;
-    let (salt, output) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(*output));
-    Ok(Secret::new(format!("$argon2id$v=19$m={MEMORY},t={PASSES},p={LANES}${salt}${output}")))
+    let scheme =
+        Scheme::Argon2 { algorithm: argon2::Algorithm::Argon2id, memory: MEMORY, passes: PASSES, lanes: LANES };
+    derive::derive(&scheme, password, &salt, &mut *output)?;
+    Ok(Secret::new(phc(&salt, &*output)))
 }
 
-fn default_scheme() -> Scheme {
-    Scheme::Argon2 { algorithm: argon2::Algorithm::Argon2id, memory: MEMORY, passes: PASSES, lanes: LANES }
+fn phc(salt: &[u8], output: &[u8]) -> String {
+    let (salt, output) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(output));
+    format!("$argon2id$v=19$m={MEMORY},t={PASSES},p={LANES}${salt}${output}")
 }
 
 /// The kind of a stored hash: its text without salt and hash, so the algorithm and its costs. `unknown` where it
@@ -205,9 +207,9 @@ pub fn kind(stored: &str) -> String {
     kind.unwrap_or("unknown").to_owned()
 }
 
-/// A hash of no password that costs as much to check as those of a [`kind`]; of a new hash where the kind is unknown.
-/// Checking against it is what happens when there is nobody of a name.
-pub fn dummy(kind: &str) -> PasswordHash {
+/// A stored hash of no password that costs as much to check as those of a [`kind`]; as a new hash where the kind is
+/// unknown. Checking against it is what happens when there is nobody of a name.
+pub fn dummy(kind: &str) -> String {
     const SALT: [u8; 16] = *b"portcullis-dummy";
     let (salt, padded) = (STANDARD_NO_PAD.encode(SALT), STANDARD.encode(SALT));
     let complete = |output: &[u8]| {
@@ -219,22 +221,15 @@ pub fn dummy(kind: &str) -> PasswordHash {
             format!("{kind}${salt}${base64}"),
             format!("{kind}${salt}${hex}"),
             format!("{kind}${dots}.{}", "/".repeat(30)),
-            format!("{kind}$portcullis-dummy${}", ".".repeat(if output.len() == 64 { 86 } else { 43 })),
             format!("{kind}${dots}$.{}", "/".repeat(30)),
+            format!("{kind}$portcullis-dummy${}", ".".repeat(if output.len() == 64 { 86 } else { 43 })),
             kind.replacen("$$", &format!("${salt}$"), 1) + "$" + &base64,
             format!("{kind},ss=Bw==,sk={base64}${padded}${base64}"),
         ]
     };
-    let hash = [32, 64, 20].iter().flat_map(|size| complete(&vec![0; *size])).find_map(|stored| {
-        let hash = PasswordHash::parse(&stored).ok()?;
-        (self::kind(&stored) == kind).then_some(hash)
-    });
-    hash.unwrap_or_else(|| PasswordHash {
-        format: "argon2id",
-        scheme: default_scheme(),
-        salt: SALT.to_vec(),
-        expected: vec![0; OUTPUT],
-    })
+    let mut stored = [32, 64, 20].iter().flat_map(|size| complete(&vec![0; *size]));
+    let stored = stored.find(|stored| PasswordHash::parse(stored).is_ok() && self::kind(stored) == kind);
+    stored.unwrap_or_else(|| phc(&SALT, &[0; OUTPUT]))
 }
 
 impl fmt::Display for HashError {

@@ -60,10 +60,13 @@ pub(super) fn parse(stored: &str) -> Result<PasswordHash, HashError> {
     Err(HashError::Unknown(UNSUPPORTED.split(' ').find(|prefix| stored.starts_with(*prefix))))
 }
 
+/// Scheme, salt and what must come out.
 type Read = Result<(Scheme, Vec<u8>, Vec<u8>), HashError>;
 
-/// Prefix, name and reader of each format.
-const READERS: [(&str, &str, fn(Format, &str) -> Read); 27] = [
+/// Prefix, name and reader of a format.
+type Reader = (&'static str, &'static str, fn(Format, &str) -> Read);
+
+const READERS: [Reader; 27] = [
     ("$argon2id$", "argon2id", |format, rest| argon2(format, argon2::Algorithm::Argon2id, rest)),
     ("$argon2i$", "argon2i", |format, rest| argon2(format, argon2::Algorithm::Argon2i, rest)),
     ("$argon2d$", "argon2d", |format, rest| argon2(format, argon2::Algorithm::Argon2d, rest)),
