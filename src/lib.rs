@@ -24,6 +24,7 @@ pub mod config;
 
 pub mod live;
 pub mod endpoint;
+pub mod fetch;
 pub mod telemetry;
 pub mod issuer;
 pub mod store;
