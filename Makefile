@@ -9,7 +9,7 @@ STATE := target/test-env
 PYTHON := $(STATE)/venv/bin/python
 
 .PHONY: help demo run test lint fmt bench test-env clean
-.PHONY: test-fmt test-clippy test-rust test-doc test-deny test-e2e test-skipped
+.PHONY: test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-skipped
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,11 @@ test-e2e: test-env
 	@echo "==> end to end, with a real uvicorn and FastAPI"
 	$(CARGO) build --locked --bins --tests # with what the tests were built with
 	$(PYTHON) tests/e2e/run.py
+
+test-clients: test-env
+	@echo "==> unmodified OAuth clients, and Swagger UI in Chromium"
+	$(CARGO) build --locked --bins --tests
+	$(PYTHON) tests/clients/run.py
 
 test-skipped:
 	@tests/skipped.sh $(STATE)/cargo-test.log

@@ -3,8 +3,9 @@
 
     target/test-env/venv/bin/python tests/clients/run.py [--gateway PROGRAM] [--only WORD] [-v]
 
-Three gateways, each with its store in a temporary folder: `local` (users and HS256 tokens of the gateway), `managed`
-(the same with keys that the gateway keeps), `upstream` (an app with its own /token). The clients are the scripts in
+Four gateways, each with its store in a temporary folder: `local` (users and HS256 tokens of the gateway), `managed`
+(the same with keys that the gateway keeps), `fastapi` (the same with `errors: fastapi` and the limits that a policy has
+which states none), `upstream` (an app with its own /token). The clients are the scripts in
 python/ and node/, one each; Swagger UI runs in headless Chromium and leaves screenshots in
 target/test-env/artefacts. Prints a table, and exits 1 when a row failed. Passwords and tokens are never printed.
 """
@@ -40,6 +41,7 @@ ROLES = {"rita": "reader", "will": "writer", "ada": "auditor"}
 ALGORITHMS = {"local": "HS256", "managed": "ES256"}
 SIGNING = {
     "local": "{ preset: local, secret: env:SECRET_KEY }",
+    "fastapi": "{ preset: local, secret: env:SECRET_KEY }",
     "managed": "{ preset: local, signing_key: managed, algorithm: ES256 }",
 }
 
@@ -79,7 +81,7 @@ class App(e2e.Server):
 
 
 class Gateway(e2e.Gateway):
-    """`portcullis serve` with users, in a folder of its own; `name` says which of the three it is."""
+    """`portcullis serve` with users, in a folder of its own; `name` says which of the four it is."""
 
     def __init__(self, program: pathlib.Path, folder: pathlib.Path, name: str):
         folder.mkdir()
@@ -97,6 +99,8 @@ class Gateway(e2e.Gateway):
         self.policies.mkdir()
         policy = (HERE / ("policy-upstream.yaml" if self.kind == "upstream" else "policy.yaml")).read_text()
         policy = policy.replace("UPSTREAM", f"http://127.0.0.1:{self.app.port}").replace("SIGNING", SIGNING.get(self.kind, ""))
+        if self.kind == "fastapi":
+            policy = re.sub(r"^  (limit|lockout): .*\n", "", policy, flags=re.MULTILINE) + "\nerrors: fastapi\n"
         (self.policies / "clients.yaml").write_text(policy)
         if self.kind != "upstream":
             for name, password in USERS.items():
@@ -314,6 +318,38 @@ class Tests:
         assert answer.status in (200, 204), answer.status
         assert answer.headers["Cache-Control"] == "no-store", answer.headers.items()
         expect(self.post(gateway, "/logout", None, b"", bearer), 401)
+
+    # --- what a policy has that states nothing, and FastAPI's errors
+
+    def test_fastapi_errors(self):
+        """errors: fastapi: a wrong password is 401 with a challenge, the same body; refusals have FastAPI's texts"""
+        gateway = self.gateway("fastapi")
+        body = token_endpoint.form(("username", "ada"), ("password", "not the password"))
+        answer = self.post(gateway, "/token", token_endpoint.FORM, body)
+        assert answer.status == 401, f"{answer.status}: {answer.body[:300]!r}"
+        assert answer.headers.get_all("WWW-Authenticate") == ["Bearer"], answer.headers.items()
+        assert answer.headers.get_all("Cache-Control") == ["no-store"], answer.headers.items()
+        error = answer.json()
+        assert error == {"error": "invalid_grant", "error_description": token_endpoint.WRONG, "detail": token_endpoint.WRONG}, error
+        refused = e2e.Client(gateway.port).get("/notes")
+        assert (refused.status, refused.json()) == (401, {"detail": "Not authenticated"}), (refused.status, refused.body)
+
+    def test_default_limits(self):
+        """five attempts a minute for an account, by default: then 429 with Retry-After, in OAuth's form"""
+        gateway = self.gateway("fastapi")
+        statuses = []
+        for n in range(6):
+            # Another password each time: the same one again within two seconds is one attempt (clients that probe).
+            body = token_endpoint.form(("username", "rita"), ("password", f"guess {n}"))
+            answer = self.post(gateway, "/token", token_endpoint.FORM, body)
+            statuses.append(answer.status)
+        assert statuses == [401] * 5 + [429], statuses
+        assert int(answer.headers["Retry-After"]) > 0, answer.headers.items()
+        error = answer.json()
+        assert set(error) == {"error", "error_description", "detail"}, error
+        assert error["error"] == "temporarily_unavailable", error
+        body = token_endpoint.form(("username", "will"), ("password", USERS["will"]))
+        assert self.post(gateway, "/token", token_endpoint.FORM, body).status == 200, "another account"
 
     # --- via: upstream
 
