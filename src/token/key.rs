@@ -3,15 +3,18 @@
 //! A key carries its algorithms. Nothing in a token can widen them, so a public key never becomes an HMAC secret.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm};
+use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
 use super::algorithm::{Algorithm, AlgorithmSet};
 use super::compact::Compact;
 use super::error::TokenError;
+use super::jwk::PublicJwk;
 use super::pem;
 use super::rsa::RsaPublicKey;
 
@@ -23,6 +26,8 @@ pub struct Kid(Box<str>);
 #[derive(Clone)]
 pub struct Key {
     kid: Option<Kid>,
+    /// The numbers of a public key, for publishing it. None of a secret.
+    public: Option<Arc<PublicJwk>>,
     // INVARIANT: not empty, and all symmetric or all not; `Raw::key` establishes it.
     uses: SmallVec<[(Algorithm, Material); 1]>,
 }
@@ -160,6 +165,30 @@ impl Key {
         self.uses.iter().map(|(algorithm, _)| *algorithm).collect()
     }
 
+    /// The key under another name.
+    pub fn named(self, kid: Kid) -> Self {
+        Self { kid: Some(kid), ..self }
+    }
+
+    /// The name that follows from the key itself: the thumbprint of RFC 7638. None of a secret, whose thumbprint would
+    /// be a hash of it.
+    pub fn thumbprint(&self) -> Option<Kid> {
+        self.public.as_ref().map(|public| public.thumbprint())
+    }
+
+    /// The key as a JWK (RFC 7517), for a published set: never of a secret.
+    pub fn to_jwk(&self) -> Option<Map<String, Value>> {
+        let mut jwk = self.public.as_ref()?.to_jwk();
+        jwk.insert("use".to_owned(), "sig".into());
+        if let [(algorithm, _)] = self.uses.as_slice() {
+            jwk.insert("alg".to_owned(), algorithm.as_str().into());
+        }
+        if let Some(kid) = &self.kid {
+            jwk.insert("kid".to_owned(), kid.as_str().into());
+        }
+        Some(jwk)
+    }
+
     fn is_secret(&self) -> bool {
         matches!(self.uses.first(), Some((_, Material::Secret(_))))
     }
@@ -239,7 +268,7 @@ impl Raw<'_> {
             return Err(KeyError::AlgorithmMismatch);
         }
         let uses: Result<_, _> = fitting.iter().map(|algorithm| Ok((algorithm, self.material(algorithm)?))).collect();
-        Ok(Key { kid, uses: uses? })
+        Ok(Key { kid, public: PublicJwk::of(self).map(Arc::new), uses: uses? })
     }
 
     fn material(&self, algorithm: Algorithm) -> Result<Material, KeyError> {

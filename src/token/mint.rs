@@ -9,6 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
 
 use super::algorithm::Algorithm;
 use super::key::{Key, KeyError, Kid, Raw, check_secret, hmac_of};
@@ -42,6 +45,12 @@ struct Header<'h> {
     #[serde(skip_serializing_if = "Option::is_none")]
     kid: Option<&'h str>,
 }
+
+/// PKCS#8 of a P-256 key up to its 32 bytes: version 0, `id-ecPublicKey` on `prime256v1`, and RFC 5915's version 1.
+const P256_PRIVATE: &[u8] = &[
+    0x30, 0x41, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04, 0x27, 0x30, 0x25, 0x02, 0x01, 0x01, 0x04, 0x20,
+];
 
 impl Minter {
     /// Signs with a shared secret, to which the rules of [`Key::from_secret`] apply.
@@ -81,6 +90,26 @@ impl Minter {
         let algorithm = algorithm.or(default).ok_or(KeyError::AlgorithmMismatch)?;
         let key = raw.key(algorithm.into(), None)?;
         Ok(Self { algorithm, signer, key })
+    }
+
+    /// A new key pair, for ES256 or EdDSA, and its private key as PKCS#8 PEM. It follows from the seed, which must be
+    /// random; about one of 2^32 seeds makes no ES256 key and is refused.
+    pub fn generate(algorithm: Algorithm, seed: &[u8; 32]) -> Result<(Self, Secret<String>), KeyError> {
+        let pem = match algorithm {
+            Algorithm::ES256 => {
+                // RFC 5915 without the public key, which the library computes.
+                let der = Zeroizing::new([P256_PRIVATE, seed].concat());
+                let pair = EcdsaKeyPair::from_private_key_der(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, &der);
+                let whole = pair.map_err(|_| KeyError::InvalidKey)?.to_pkcs8v1().map_err(|_| KeyError::InvalidKey)?;
+                pem::private_key(whole.as_ref())
+            }
+            Algorithm::EdDSA => {
+                let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::InvalidKey)?;
+                pem::private_key(pair.to_pkcs8v1().map_err(|_| KeyError::InvalidKey)?.as_ref())
+            }
+            _ => return Err(KeyError::Unsupported("alg")),
+        };
+        Ok((Self::from_pem(pem.expose(), Some(algorithm))?, pem))
     }
 
     /// The algorithm of every token of this minter.

@@ -13,6 +13,7 @@ pub mod algorithm;
 pub mod compact;
 pub mod error;
 pub mod fingerprint;
+mod jwk;
 pub mod jwks;
 pub mod key;
 pub mod mint;

@@ -4,6 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use crate::secret::Secret;
+
 use super::key::KeyError;
 
 /// A block: what it says it is, and its bytes.
@@ -31,4 +33,19 @@ pub(super) fn first_key(text: &str) -> Result<Block<'_>, KeyError> {
         let der = STANDARD.decode(base64.as_bytes()).map_err(|_| KeyError::NotPem)?;
         return Ok(Block { label, der: Zeroizing::new(der) });
     }
+}
+
+/// A private key (PKCS#8) as PEM.
+pub(super) fn private_key(der: &[u8]) -> Secret<String> {
+    let base64 = Zeroizing::new(STANDARD.encode(der));
+    let mut text = String::with_capacity(base64.len() + base64.len() / 64 + 64);
+    text.push_str("-----BEGIN PRIVATE KEY-----\n");
+    for (at, char) in base64.chars().enumerate() {
+        if at > 0 && at % 64 == 0 {
+            text.push('\n');
+        }
+        text.push(char);
+    }
+    text.push_str("\n-----END PRIVATE KEY-----\n");
+    Secret::new(text)
 }
