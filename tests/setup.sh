@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `make test` needs and does not find: a C compiler, Python, Node and Chromium by apt, Python packages
-# (pinned in requirements.txt) into target/test-env/venv, Node packages (pinned in clients/package-lock.json) into
+# Installs what `make test` needs and does not find: a C compiler, Python and Chromium by apt, Python packages (pinned
+# in requirements.txt) into target/test-env/venv, Node packages (pinned in clients/package-lock.json) into
 # target/test-env/node. Does nothing, quickly, when all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -36,10 +36,8 @@ if ! command -v python3 >/dev/null; then
 elif ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     packages+=(python3-venv)
 fi
-command -v node >/dev/null || packages+=(nodejs)
-command -v npm >/dev/null || packages+=(npm)
-tests/clients/chromium.sh >/dev/null || packages+=(chromium)
 [ ${#packages[@]} = 0 ] || apt_install "${packages[@]}"
+tests/clients/chromium.sh >/dev/null || (apt_install chromium) || say "no Chromium: Swagger UI is skipped"
 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "python3 is $(python3 -V), 3.10 or newer is needed"
 
@@ -57,21 +55,31 @@ python_packages() {
     echo "$wanted" >$env/.installed
 }
 
-# The scripts of tests/clients/node see the packages through the link `scripts` beside `node_modules`.
+# The system's Node where it is 20 or newer; else one from PyPI, since distributions are often older. The scripts of
+# tests/clients/node see their packages through the link `scripts` beside `node_modules`.
 node_packages() {
-    local env=target/test-env/node wanted
-    if ! node -e 'process.exit(Number(process.versions.node.split(".")[0] < 20))'; then
-        say "node is $(node --version), and its clients need 20 or newer: they are skipped"
-        rm -rf $env
-        return
+    local env=target/test-env/node bin wanted
+    if command -v npm >/dev/null && node -e 'process.exit(Number(process.versions.node.split(".")[0] < 20))' 2>/dev/null; then
+        bin=$(dirname "$(command -v node)")
+    else
+        bin=$PWD/target/test-env/venv/bin
+        if [ ! -x "$bin/node" ]; then
+            say "installing Node into $bin"
+            if ! "$bin/python" -m pip install --disable-pip-version-check --no-input --quiet -r tests/clients/requirements-node.txt; then
+                say "no Node: the clients in Node, Swagger UI among them, are skipped"
+                rm -rf $env
+                return
+            fi
+        fi
     fi
-    wanted=$(cat tests/clients/package-lock.json tests/clients/.npmrc <(node --version) | cksum)
+    wanted=$(cat tests/clients/package-lock.json tests/clients/.npmrc <("$bin/node" --version) <(echo "$bin") | cksum)
     [ "$(cat $env/.installed 2>/dev/null)" = "$wanted" ] && return
     say "installing Node packages into $env"
     rm -rf $env
     mkdir -p $env
     cp tests/clients/{package.json,package-lock.json,.npmrc} $env
-    npm ci --prefix $env --loglevel=error >/dev/null
+    "$bin/npm" ci --prefix $env --loglevel=error >/dev/null
+    ln -s "$bin/node" $env/node
     ln -s ../../../tests/clients/node $env/scripts
     echo "$wanted" >$env/.installed
 }

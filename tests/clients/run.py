@@ -162,7 +162,7 @@ class Tests:
         if script.endswith(".py"):
             command = [sys.executable, HERE / "python" / script]
         else:
-            command = ["node", "--preserve-symlinks", "--preserve-symlinks-main", NODE / "scripts" / script]
+            command = [NODE / "node", "--preserve-symlinks", "--preserve-symlinks-main", NODE / "scripts" / script]
         done = subprocess.run(
             [str(word) for word in command], env=environment, text=True, capture_output=True, timeout=90,
             stdin=subprocess.DEVNULL)
@@ -455,7 +455,7 @@ def missing() -> dict[str, str]:
     """Rows that cannot run on this machine, and why."""
     node = [name for name in vars(Tests) if any(w in name for w in ("oauth4webapi", "openid", "simple", "swagger", "jose"))]
     if not (NODE / ".installed").exists():
-        return {name: "no Node of version 20 or newer" for name in node}
+        return {name: "no Node" for name in node}
     if not chromium():
         return {"test_swagger_ui": "no Chromium"}
     return {}
