@@ -12,6 +12,7 @@ mod explain;
 mod fix;
 mod help;
 mod init;
+mod openapi;
 mod secret;
 mod serve;
 mod settings;
@@ -82,6 +83,8 @@ enum Command {
     Test(test::Arguments),
     /// Says why a request is allowed or refused
     Explain(explain::Arguments),
+    /// Prints what the policy asks for as an OpenAPI document
+    Openapi(openapi::Arguments),
     /// Makes tokens for a try
     #[command(subcommand)]
     Token(token::Token),
@@ -124,6 +127,7 @@ impl Cli {
             Command::Check(arguments) => arguments.run(global, terminal, &environment()),
             Command::Test(arguments) => arguments.run(global, terminal, &environment()),
             Command::Explain(arguments) => arguments.run(global, terminal, &environment()),
+            Command::Openapi(arguments) => arguments.run(global, terminal, &environment()),
             Command::Token(token) => token.run(global, terminal, &environment()),
             Command::Secret(secret) => Ok(secret.run(terminal)),
             Command::Init(arguments) => arguments.run(global, terminal),

@@ -186,7 +186,7 @@ pub struct AppHeader {
     /// `defaults`.
     pub defaults: Defaults,
     /// `assertion`.
-    pub assertion: Option<Span>,
+    pub assertion: Option<Spanned<Assertion>>,
     /// `errors: fastapi`.
     pub errors_fastapi: bool,
 }
@@ -321,6 +321,15 @@ pub enum Set {
 }
 
 // === Requirements ===
+
+/// `assertion`; `true` has neither.
+#[derive(Clone, Debug, Default)]
+pub struct Assertion {
+    /// `audience`.
+    pub audience: Option<Spanned<String>>,
+    /// `expires`.
+    pub expires: Option<Spanned<std::time::Duration>>,
+}
 
 /// The five access words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

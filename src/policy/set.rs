@@ -45,6 +45,8 @@ pub struct PolicySet {
     pub verifier: Verifier,
     /// Roles and what they permit.
     pub roles: Roles,
+    /// The scopes of the catalogue with their descriptions, in file order.
+    pub scopes: Vec<(Box<str>, Box<str>)>,
     /// Every permission that the set knows.
     pub permissions: Vec<Box<str>>,
     /// The sets of `in`, by [`SetId`].
@@ -147,6 +149,17 @@ pub struct App {
     pub realm: Arc<str>,
     /// How people log in.
     pub login: Option<Arc<Login>>,
+    /// `assertion`.
+    pub assertion: Option<Assertion>,
+}
+
+/// A signed statement about the caller (`X-Auth-Assertion`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assertion {
+    /// Its `aud`: the app's name, if nothing else is stated.
+    pub audience: Box<str>,
+    /// How long it is valid.
+    pub expires: Duration,
 }
 
 /// `cors`, with defaults filled in.
@@ -227,6 +240,8 @@ pub struct Route {
     pub response_headers: Arc<[HeaderRule]>,
     /// `rewrite`.
     pub rewrite: Option<Vec<Segment>>,
+    /// `openapi: rewrite`: the answer is an OpenAPI document, and is served with our security in it.
+    pub openapi_rewrite: bool,
     /// `on_unauthenticated`, as written.
     pub on_unauthenticated: Option<Box<str>>,
 }

@@ -7,12 +7,15 @@ use http::Method;
 
 use crate::diagnostic::{Code, Span, Spanned};
 use crate::policy::document::{self, AppHeader, Source};
-use crate::policy::set::{App, Cors, HostPattern, Upstream, UpstreamId};
+use crate::policy::set::{App, Assertion, Cors, HostPattern, Upstream, UpstreamId};
 
 use super::Builder;
 
 /// What Swagger UI and ordinary clients send.
 const CORS_HEADERS: [&str; 3] = ["authorization", "content-type", "x-requested-with"];
+
+/// How long an assertion is valid, if nothing is stated.
+const ASSERTION: Duration = Duration::from_secs(60);
 
 impl Builder<'_> {
     pub(super) fn apps(&mut self) {
@@ -23,8 +26,8 @@ impl Builder<'_> {
             if let Some(preset) = &header.preset {
                 self.unsupported(preset.span, format!("`preset: {}`", preset.value));
             }
-            if let Some(span) = header.assertion {
-                self.unsupported(span, "`assertion`");
+            if let Some(assertion) = &header.assertion {
+                self.unsupported(assertion.span, "`assertion`");
             }
             let place = self.place(app.name.span);
             let name: Arc<str> = app.name.value.as_str().into();
@@ -43,6 +46,13 @@ impl Builder<'_> {
                 enforce_method_override: header.defaults.enforce_method_override.is_some(),
                 allow_on_store_error: header.defaults.allow_on_store_error.is_some(),
                 login: None,
+                assertion: header.assertion.as_ref().map(|assertion| {
+                    let Spanned { value: document::Assertion { audience, expires }, .. } = assertion;
+                    Assertion {
+                        audience: audience.as_ref().map_or(&app.name.value, |audience| &audience.value).as_str().into(),
+                        expires: expires.as_ref().map_or(ASSERTION, |expires| expires.value),
+                    }
+                }),
             });
         }
     }

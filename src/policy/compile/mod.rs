@@ -116,6 +116,11 @@ impl<'d> Builder<'d> {
             issuers: Vec::new(),
             verifier: crate::token::verify::Verifier::default(),
             roles: Roles::default(),
+            scopes: document
+                .scopes
+                .iter()
+                .map(|scope| (scope.name.value.as_str().into(), scope.value.value.as_str().into()))
+                .collect(),
             permissions: Vec::new(),
             sets: Vec::new(),
             environment: Vec::new(),

@@ -170,6 +170,7 @@ impl<'d> Builder<'d> {
             headers,
             response_headers,
             rewrite: entry.options.rewrite.as_ref().map(|template| template.segments.clone()),
+            openapi_rewrite: entry.options.openapi_rewrite.is_some(),
             on_unauthenticated: entry
                 .options
                 .on_unauthenticated

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
-use crate::policy::document::{App, AppHeader, AppId, Cors, Defaults, FragmentId, Suppression};
+use crate::policy::document::{App, AppHeader, AppId, Assertion, Cors, Defaults, FragmentId, Suppression};
 use crate::policy::keys::{self, Context};
 use crate::policy::yaml::{Node, Value, shorten};
 use crate::request::target::Irregular;
@@ -270,17 +270,14 @@ impl Lower<'_> {
         defaults
     }
 
-    fn assertion(&mut self, node: &Node) -> Option<Span> {
+    fn assertion(&mut self, node: &Node) -> Option<Spanned<Assertion>> {
         if !matches!(node.value, Value::Map(_)) {
-            return self.boolean("`assertion`", node).filter(|on| on.value).map(|on| on.span);
+            let on = self.boolean("`assertion`", node).filter(|on| on.value)?;
+            return Some(Spanned::new(Assertion::default(), on.span));
         }
         let object = self.object("`assertion`", node, Context::Assertion)?;
-        if let Some(node) = object.get("audience") {
-            self.text("`audience`", node);
-        }
-        if let Some(node) = object.get("expires") {
-            self.duration("`expires`", node);
-        }
-        Some(node.span)
+        let audience = object.get("audience").and_then(|node| self.text("`audience`", node));
+        let expires = object.get("expires").and_then(|node| self.duration("`expires`", node));
+        Some(Spanned::new(Assertion { audience, expires }, node.span))
     }
 }
