@@ -6,6 +6,7 @@
 mod check;
 mod completions;
 mod demo;
+mod doctor;
 mod dotenv;
 mod exit;
 mod explain;
@@ -88,6 +89,8 @@ enum Command {
     /// Makes tokens for a try
     #[command(subcommand)]
     Token(token::Token),
+    /// Looks at everything around the policies: environment, files, clock, store, keys, upstreams, exposure
+    Doctor(doctor::Arguments),
     /// Makes a working folder: a policy with its tests, a secret, a compose file
     Init(init::Arguments),
     /// Makes secrets
@@ -130,6 +133,7 @@ impl Cli {
             Command::Openapi(arguments) => arguments.run(global, terminal, &environment()),
             Command::Token(token) => token.run(global, terminal, &environment()),
             Command::Secret(secret) => Ok(secret.run(terminal)),
+            Command::Doctor(arguments) => arguments.run(global, terminal),
             Command::Init(arguments) => arguments.run(global, terminal),
             Command::Help(arguments) => Ok(arguments.run(terminal)),
             Command::Completions(arguments) => Ok(arguments.run(terminal)),

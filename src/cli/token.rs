@@ -284,7 +284,8 @@ fn put(claims: &mut Map<String, Value>, path: &ClaimPath, value: Value) {
     at.insert((*last).to_owned(), value);
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a host is this machine.
+pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || host.to_ascii_lowercase().ends_with(".localhost")

@@ -144,6 +144,11 @@ impl std::error::Error for TrustedProxiesError {}
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
+    /// Whether nobody is believed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// From addresses and CIDRs.
     pub fn parse<'a>(networks: impl IntoIterator<Item = &'a str>) -> Result<Self, TrustedProxiesError> {
         networks.into_iter().map(parse_network).collect::<Result<_, _>>().map(Self)

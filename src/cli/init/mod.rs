@@ -18,6 +18,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use crate::diagnostic::text;
 use crate::reload::load::{self, load};
 
+pub use self::write::ignores;
 use self::write::{Folder, Outcome};
 use super::check;
 use super::exit::Exit;

@@ -176,7 +176,7 @@ impl Folder {
 }
 
 /// Whether a `.gitignore` leaves a file of this name out, as far as plain lines say it.
-pub(crate) fn ignores(text: &str, name: &str) -> bool {
+pub fn ignores(text: &str, name: &str) -> bool {
     let mut ignored = false;
     for line in text.lines().map(str::trim) {
         let (line, leaves_out) = line.strip_prefix('!').map_or((line, true), |line| (line, false));
