@@ -1,4 +1,128 @@
-//! Where the keys of issuers come from, beside the policy: those that the gateway makes, keeps and rotates.
+//! With what the gateway signs: keys that the policy gives, and keys that it makes, keeps and rotates itself.
 //!
-//! In: the live policy, and the store's signing keys. Out: a snapshot that says with what each issuer signs and what
-//! verifies it, and the JWKS that is published. It does not fetch keys over the network yet.
+//! In: the live policy, and the store's signing keys. Out: a [`Snapshot`] that says with what each issuer signs and what
+//! verifies it, and the JWKS that is published. When a key is made, takes over and is forgotten is in `plan`, which
+//! knows only keys and the time; [`Issuers`] acts on it.
+//!
+//! It does not fetch the keys of others over the network yet, and makes no tokens: that is `login`'s.
+
+mod issuers;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::identity::IssuerName;
+use crate::policy::set::PolicySet;
+use crate::token::key::{KeySet, Kid};
+use crate::token::mint::Minter;
+use crate::token::verify::{IssuerKeys, Verifier};
+
+pub use self::issuers::{Issuers, RotateError, Rotated};
+pub use self::plan::{PUBLISHED_AHEAD, ROTATE_EVERY};
+
+/// The purpose of the key that signs what apps are told about the caller (`assertion`), beside the names of issuers.
+pub const ASSERTION: &str = "assertion";
+
+/// The purpose under which the keys of an issuer are stored: its name, and never that of assertions. With one key for
+/// both, what an app was told could be sent back as a token.
+pub fn purpose(issuer: &IssuerName) -> String {
+    if issuer.as_str() == ASSERTION { format!("issuer {issuer}") } else { issuer.as_str().to_owned() }
+}
+
+/// What signs tokens, and the name that their headers give it.
+#[derive(Clone, Debug)]
+pub struct Signer {
+    /// Signs.
+    pub minter: Arc<Minter>,
+    /// The name of the key; none of a secret.
+    pub kid: Option<Kid>,
+}
+
+/// All keys of the gateway's own issuers at a moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    issuers: Vec<(IssuerName, Keys)>,
+    assertion: Option<Keys>,
+    problems: Vec<(IssuerName, &'static str)>,
+}
+
+/// The keys of one purpose.
+#[derive(Clone, Debug, Default)]
+struct Keys {
+    signer: Option<Signer>,
+    /// What verifies, where the keys are managed; else the policy says it.
+    managed: Option<Arc<KeySet>>,
+    /// What is published: public keys as JWK.
+    published: Vec<Value>,
+}
+
+impl Snapshot {
+    /// What signs the tokens of an issuer. `None`: its keys are not at hand, so nobody can log in now.
+    pub fn signer(&self, issuer: &IssuerName) -> Option<&Signer> {
+        self.keys(issuer)?.signer.as_ref()
+    }
+
+    /// What signs assertions, where an app asks for them.
+    pub fn assertion(&self) -> Option<&Signer> {
+        self.assertion.as_ref()?.signer.as_ref()
+    }
+
+    /// The public keys of these issuers, and of assertions, as a set (RFC 7517): also those that sign soon, or did and
+    /// may still verify. Secrets are in no set.
+    pub fn jwks(&self, issuers: &[&IssuerName]) -> Value {
+        let own = issuers.iter().filter_map(|issuer| self.keys(issuer));
+        let mut keys: Vec<&Value> = Vec::new();
+        for key in own.chain(&self.assertion).flat_map(|keys| &keys.published) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        json!({ "keys": keys })
+    }
+
+    /// The policy's verifier with the managed keys put in.
+    pub fn verifier(&self, policy: &PolicySet) -> Verifier {
+        let mut verifier = policy.verifier.clone();
+        for issuer in policy.issuers.iter().filter(|issuer| is_managed(issuer)) {
+            let keys = self.keys(&issuer.name).and_then(|keys| keys.managed.clone());
+            verifier = verifier.with_keys(&issuer.name, keys.map_or(IssuerKeys::Unavailable, IssuerKeys::Known));
+        }
+        verifier
+    }
+
+    /// The issuers that should sign and cannot, with the reason: what readiness shows.
+    pub fn problems(&self) -> &[(IssuerName, &'static str)] {
+        &self.problems
+    }
+
+    fn keys(&self, issuer: &IssuerName) -> Option<&Keys> {
+        self.issuers.iter().find(|(name, _)| name == issuer).map(|(_, keys)| keys)
+    }
+
+    /// Whether it says the same: then nobody need be told of it.
+    fn is_same(&self, other: &Self) -> bool {
+        fn all(snapshot: &Snapshot) -> impl Iterator<Item = &Keys> {
+            snapshot.issuers.iter().map(|(_, keys)| keys).chain(&snapshot.assertion)
+        }
+        let names = |snapshot: &Self| snapshot.issuers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let same = |(a, b): (&Keys, &Keys)| {
+            let signers = match (&a.signer, &b.signer) {
+                (Some(a), Some(b)) => Arc::ptr_eq(&a.minter, &b.minter),
+                (a, b) => a.is_none() && b.is_none(),
+            };
+            signers && a.published == b.published && a.managed.is_some() == b.managed.is_some()
+        };
+        names(self) == names(other)
+            && self.assertion.is_some() == other.assertion.is_some()
+            && self.problems == other.problems
+            && all(self).zip(all(other)).all(same)
+    }
+}
+
+fn is_managed(issuer: &crate::policy::set::Issuer) -> bool {
+    issuer.local.as_ref().is_some_and(|local| local.managed.is_some())
+}
