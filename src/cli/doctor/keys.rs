@@ -13,16 +13,18 @@ use crate::token::algorithm::AlgorithmSet;
 use crate::token::jwks::{Jwks, Origin};
 use crate::token::verify::IssuerKeys;
 
-use super::report::{Finding, Section};
+use super::report::{Finding, Level, Section};
 use super::{Looked, Named, World};
 
 const SECTION: Section = Section::Keys;
 /// Key sets and discovery documents are smaller than this.
 const MOST: usize = 256 * 1024;
 
-/// What needs no network.
-pub(super) fn look(world: &World) -> Vec<Finding> {
+/// What needs no network. What is wrong with a secret is said where the variable is looked at, and not here again.
+pub(super) fn look(world: &World, environment: &[Finding]) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let said =
+        environment.iter().any(|finding| finding.level == Level::Problem && finding.section == Section::Environment);
     for diagnostic in world.live.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()) {
         // Variables and files are looked at elsewhere, and so is what `check` finds without them.
         let known = world
@@ -30,7 +32,7 @@ pub(super) fn look(world: &World) -> Vec<Finding> {
             .diagnostics
             .iter()
             .any(|other| (other.code, other.primary.span) == (diagnostic.code, diagnostic.primary.span));
-        if known || matches!(diagnostic.code, Code::P406 | Code::P407) {
+        if known || matches!(diagnostic.code, Code::P406 | Code::P407) || (said && diagnostic.code == Code::P402) {
             continue;
         }
         let place = world.live.sources.place(diagnostic.primary.span);

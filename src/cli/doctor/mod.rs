@@ -161,7 +161,7 @@ impl Arguments {
             offline: self.offline,
         };
         findings.extend(environment::look(&world));
-        findings.extend(keys::look(&world));
+        findings.extend(keys::look(&world, &findings));
         findings.extend(exposure::look(&world));
         findings.extend(policy::look(&world));
         if let Some(project) = &self.project {

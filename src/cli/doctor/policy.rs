@@ -55,7 +55,7 @@ pub(super) fn look(world: &World) -> Vec<Finding> {
         let message = format!("this version does not act on: {what} ({place})");
         findings.push(Finding::warning(SECTION, "not_acted_on", &folder, message));
     }
-    leaves(policy, &folder, &mut findings);
+    user_metadata(policy, &folder, &mut findings);
     if let Some(document) = world.document() {
         let scopes = policy.routes.iter().flat_map(|route| &route.leaves).filter_map(|leaf| match &leaf.kind {
             LeafKind::Scope(scope) => Some(&**scope),
@@ -76,39 +76,18 @@ pub(super) fn look(world: &World) -> Vec<Finding> {
     findings
 }
 
-/// What conditions and roles mean beyond what `check` says.
-fn leaves(policy: &PolicySet, folder: &str, findings: &mut Vec<Finding>) {
-    for route in &policy.routes {
-        let mut roles = Vec::new();
-        for leaf in &route.leaves {
-            match &leaf.kind {
-                LeafKind::Comparison(comparison) => {
-                    let claims = [&comparison.left, &comparison.right].into_iter().filter_map(|side| match side {
-                        Operand::Token(path) => path.segments().next(),
-                        _ => None,
-                    });
-                    if claims.into_iter().any(|claim| claim == "user_metadata") {
-                        let message = format!(
-                            "`{}` reads user_metadata, which users change themselves ({})",
-                            leaf.text, leaf.place
-                        );
-                        let finding = Finding::warning(SECTION, "user_metadata", folder, message);
-                        findings.push(finding.help("use app_metadata"));
-                    }
-                }
-                LeafKind::Role(role) => roles.push((*role, leaf)),
-                _ => {}
-            }
-        }
-        for superuser in policy.roles.roles.iter().filter(|role| role.can.iter().any(|can| **can == *"*")) {
-            let none = roles.iter().all(|(role, _)| !superuser.closure.contains(role.0));
-            if let (true, Some((_, leaf))) = (none, roles.first()) {
-                let message =
-                    format!("`{}` may everything, but `{}` refuses it ({})", superuser.name, leaf.text, leaf.place);
-                let finding = Finding::warning(SECTION, "superuser_refused", folder, message);
-                findings
-                    .push(finding.help("permissions are not roles: let it include that role, or ask for a permission"));
-            }
+/// Conditions on what users write themselves.
+fn user_metadata(policy: &PolicySet, folder: &str, findings: &mut Vec<Finding>) {
+    for leaf in policy.routes.iter().flat_map(|route| &route.leaves) {
+        let LeafKind::Comparison(comparison) = &leaf.kind else { continue };
+        let reads = [&comparison.left, &comparison.right].into_iter().any(|side| match side {
+            Operand::Token(path) => path.segments().next() == Some("user_metadata"),
+            _ => false,
+        });
+        if reads {
+            let message =
+                format!("`{}` reads user_metadata, which users change themselves ({})", leaf.text, leaf.place);
+            findings.push(Finding::warning(SECTION, "user_metadata", folder, message).help("use app_metadata"));
         }
     }
 }
