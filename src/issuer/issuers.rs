@@ -9,14 +9,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::clock::{Clock, Timestamp};
-use crate::identity::IssuerName;
 use crate::live::Live;
-use crate::policy::set::{LocalIssuer, PolicySet};
+use crate::policy::set::{Issuer, LocalIssuer, PolicySet};
 use crate::random::Random;
 use crate::store::{SigningKey, SigningKeys, StoreError};
 use crate::token::algorithm::Algorithm;
 use crate::token::key::{KeyError, KeySet, Kid};
 use crate::token::mint::Minter;
+use crate::token::verify::DEFAULT_LEEWAY;
 
 use super::plan::{Step, Terms};
 use super::{ASSERTION, Keys, Signer, Snapshot, purpose};
@@ -184,9 +184,6 @@ impl Issuers {
         now: Timestamp,
     ) -> Result<Vec<SigningKey>, StoreError> {
         let mut stored = keys.of(&wanted.purpose).await?;
-        if !can_make(wanted.terms.algorithm) {
-            return Ok(stored);
-        }
         for _ in 0..TRIES {
             let steps = wanted.terms.steps(&stored, now);
             if steps.is_empty() {
@@ -257,19 +254,21 @@ impl Issuers {
                 None => of_policy(local),
             };
             if keys.signer.is_none() {
-                snapshot.problems.push((issuer.name.clone(), self.problem(local)));
+                snapshot.problems.push((issuer.name.as_str().into(), self.problem(local.managed)));
             }
             snapshot.issuers.push((issuer.name.clone(), keys));
         }
         snapshot.assertion = managed(ASSERTION);
+        if snapshot.assertion.as_ref().is_some_and(|keys| keys.signer.is_none()) {
+            snapshot.problems.push((ASSERTION.into(), self.problem(Some(Algorithm::ES256))));
+        }
         if !self.live.peek(|old| old.is_same(&snapshot)) {
             self.live.publish(snapshot);
         }
     }
 
-    fn problem(&self, local: &LocalIssuer) -> &'static str {
-        match local.managed {
-            Some(algorithm) if !can_make(algorithm) => "managed keys are for ES256 or EdDSA",
+    fn problem(&self, managed: Option<Algorithm>) -> &'static str {
+        match managed {
             Some(_) if self.keys.is_none() => "managed keys need a store",
             Some(_) => "its keys could not be read from the store yet",
             None => "it has neither a secret nor a private key",
@@ -306,18 +305,19 @@ fn of_policy(local: &LocalIssuer) -> Keys {
     }
 }
 
-/// What the policy wants keys of the store for.
+/// What the policy wants keys of the store for: issuers with managed keys, and assertions where an app asks for them.
 fn wanted(policy: &PolicySet) -> Vec<Wanted> {
-    let of_issuer = |(name, local): (&IssuerName, &LocalIssuer)| {
-        let valid = local.expires.saturating_add(policy.verifier.leeway(name));
-        Some(Wanted { purpose: purpose(name), terms: Terms { algorithm: local.managed?, valid } })
+    let of_issuer = |issuer: &Issuer| {
+        let local = issuer.local.as_ref()?;
+        let valid = local.expires.saturating_add(policy.verifier.leeway(&issuer.name));
+        Some(Wanted { purpose: purpose(&issuer.name), terms: Terms { algorithm: local.managed?, valid } })
     };
-    let issuers = policy.issuers.iter().filter_map(|issuer| Some((&issuer.name, issuer.local.as_ref()?)));
-    issuers.filter_map(of_issuer).collect()
-}
-
-fn can_make(algorithm: Algorithm) -> bool {
-    matches!(algorithm, Algorithm::ES256 | Algorithm::EdDSA)
+    let longest = policy.apps.iter().filter_map(|app| app.assertion.as_ref()).map(|assertion| assertion.expires).max();
+    let assertions = longest.map(|expires| {
+        let valid = expires.saturating_add(DEFAULT_LEEWAY);
+        Wanted { purpose: ASSERTION.to_owned(), terms: Terms { algorithm: Algorithm::ES256, valid } }
+    });
+    policy.issuers.iter().filter_map(of_issuer).chain(assertions).collect()
 }
 
 fn read(key: &SigningKey) -> Result<Minter, StoreError> {

@@ -47,7 +47,7 @@ pub struct Signer {
 pub struct Snapshot {
     issuers: Vec<(IssuerName, Keys)>,
     assertion: Option<Keys>,
-    problems: Vec<(IssuerName, &'static str)>,
+    problems: Vec<(Box<str>, &'static str)>,
 }
 
 /// The keys of one purpose.
@@ -94,8 +94,8 @@ impl Snapshot {
         verifier
     }
 
-    /// The issuers that should sign and cannot, with the reason: what readiness shows.
-    pub fn problems(&self) -> &[(IssuerName, &'static str)] {
+    /// What should sign and cannot (issuers, [`ASSERTION`]), with the reason: what readiness shows.
+    pub fn problems(&self) -> &[(Box<str>, &'static str)] {
         &self.problems
     }
 

@@ -187,7 +187,11 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::identity::account::AccountName;
     use crate::random::SeededRandom;
+    use crate::store::User;
+    use crate::store::memory::Memory;
 
     fn hasher(permits: usize, queue: usize, wait: Duration) -> Hasher {
         Hasher::new(Bounds { permits, queue, wait }, Arc::new(SeededRandom::new(1)))
@@ -238,6 +242,50 @@ mod tests {
         assert_eq!(pool.0.waiting.load(Ordering::Relaxed), 0);
         drop(held);
         assert!(pool.check(None, bytes("x")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_has_costs_what_most_hashes_cost() {
+        let (pool, users) = (hasher(1, 1, LONG), Memory::new());
+        let user = |number: usize, hash: Option<&str>| User {
+            id: number.to_string(),
+            name: number.to_string(),
+            account: AccountName::parse(&number.to_string()).unwrap(),
+            email: None,
+            hash: hash.map(|hash| Secret::new(hash.to_owned())),
+            roles: Vec::new(),
+            scopes: Vec::new(),
+            tenant: None,
+            disabled: false,
+            created: Timestamp::from_seconds(0),
+            updated: Timestamp::from_seconds(0),
+        };
+        let ours = pool.hash(bytes("x")).await.unwrap();
+        let bcrypt = "$2b$04$f7opLDtqpGfJ0C523e2s/.wv5YfLomEMEv8hVlLUvY8/0vI8KHixG";
+        let mut number = 0;
+        let ours = ours.expose().as_str();
+        for (more, expected) in [
+            (vec![], "argon2id"),
+            (vec![None, None, None], "argon2id"),
+            // What cannot be checked is not imitated.
+            (vec![Some("!"), Some("!"), Some(bcrypt)], "bcrypt"),
+            (vec![Some(ours), Some(ours)], "argon2id"),
+            (vec![Some(bcrypt), Some(bcrypt)], "bcrypt"),
+        ] {
+            let more: Vec<User> = more
+                .into_iter()
+                .map(|hash| {
+                    number += 1;
+                    user(number, hash)
+                })
+                .collect();
+            Users::add(&users, &more).await.unwrap();
+            pool.learn(&users).await.unwrap();
+            let dummy = pool.0.dummy.snapshot();
+            assert_eq!(PasswordHash::parse(&dummy).unwrap().format(), expected, "{number}");
+        }
+        // Nobody has it, whatever the hash is that was imitated.
+        assert_eq!(pool.check(None, bytes("secret")).await.unwrap().verdict, Verdict::NoMatch);
     }
 
     /// J04

@@ -260,7 +260,15 @@ impl Builder<'_> {
             Some(text.as_str())
         };
         let duration = |wanted: &str| stated(wanted).and_then(parse_duration);
-        let is_managed = settings.signing_key.as_ref().is_some_and(|key| key.value == managed());
+        let managed_key = settings.signing_key.as_ref().filter(|key| key.value == managed());
+        if let (Some(key), Some(algorithm)) = (managed_key, algorithms.iter().next())
+            && !matches!(algorithm, Algorithm::ES256 | Algorithm::EdDSA)
+        {
+            let message =
+                format!("managed keys are for ES256 or EdDSA, not for {algorithm} (`algorithm`, or `ALGORITHM`)");
+            self.problem(Code::P402, key.span, message);
+        }
+        let is_managed = managed_key.is_some();
         LocalIssuer {
             signer: if is_managed { None } else { self.signer(settings, algorithms).map(Arc::new) },
             managed: is_managed.then(|| algorithms.iter().next().unwrap_or(Algorithm::ES256)),
