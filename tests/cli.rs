@@ -5,6 +5,7 @@
 fn transcripts() {
     trycmd::TestCases::new()
         .env("NO_COLOR", "1")
+        .env("LC_ALL", "C.UTF-8")
         .register_bin("portcullis", std::path::Path::new(env!("CARGO_BIN_EXE_portcullis")))
         .case("tests/cli/*.trycmd");
 }

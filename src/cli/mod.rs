@@ -89,9 +89,8 @@ enum Command {
     /// Makes tokens for a try
     #[command(subcommand)]
     Token(token::Token),
-    /// Looks at everything around the policies: environment, files, clock, store, keys, upstreams, exposure
+    // The arguments of these two say what they do, at length.
     Doctor(doctor::Arguments),
-    /// Makes a working folder: a policy with its tests, a secret, a compose file
     Init(init::Arguments),
     /// Makes secrets
     #[command(subcommand)]

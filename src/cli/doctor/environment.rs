@@ -211,7 +211,7 @@ fn dotenv_file(world: &World, findings: &mut Vec<Finding>) {
     let name = shown(path);
     let Some(file) = &world.dotenv else {
         if !path.exists() {
-            findings.push(Finding::skipped(section, name, "none; everything comes from the environment"));
+            findings.push(Finding::skipped(section, name, "none: variables come from the environment alone"));
         }
         return;
     };
