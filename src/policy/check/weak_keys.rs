@@ -77,6 +77,16 @@ fn misfit(issuer: &Issuer, algorithm: &Spanned<String>) -> Option<Diagnostic> {
         }
         return None;
     }
+    if let Some(key) = &issuer.signing_key
+        && key.value == Source::Literal("managed".to_owned())
+        && !matches!(name.as_str(), "ES256" | "EdDSA" | "Ed25519")
+    {
+        return report(
+            format!("`{name}` does not fit managed keys"),
+            "ES256 or EdDSA",
+            Some((key.span, "managed keys")),
+        );
+    }
     // The legacy secret of Supabase stands beside its keys.
     let secret = issuer.secrets.first().filter(|_| issuer.preset.value != Preset::Supabase)?;
     report(format!("`{name}` does not fit a shared secret"), "needs a key pair", Some((secret.span, "a shared secret")))

@@ -264,8 +264,7 @@ impl Builder<'_> {
         if let (Some(key), Some(algorithm)) = (managed_key, algorithms.iter().next())
             && !matches!(algorithm, Algorithm::ES256 | Algorithm::EdDSA)
         {
-            let message =
-                format!("managed keys are for ES256 or EdDSA, not for {algorithm} (`algorithm`, or `ALGORITHM`)");
+            let message = format!("managed keys are for ES256 or EdDSA, but `ALGORITHM` is {algorithm}");
             self.problem(Code::P402, key.span, message);
         }
         let is_managed = managed_key.is_some();
