@@ -2,7 +2,8 @@
 //!
 //! In: a policy set and an upstream's OpenAPI document (3.0 or later) as JSON. Out: that document with our security in
 //! place of its own, with the paths that clients see, and without the operations that nobody can call through the
-//! gateway. Members that are not about security stay as they are, in their order.
+//! gateway, nor the header parameters that no client may send (`X-Auth-User`: the gateway sets it). Members that are not
+//! about security stay as they are, in their order.
 //!
 //! Which route an operation has is found by asking the policy's own table of templates with sample paths (`paths`);
 //! what that route asks for becomes `security` where OpenAPI has a word for it, and a sentence elsewhere (`security`).
@@ -80,8 +81,7 @@ pub fn rewrite(document: Value, view: View<'_>) -> Result<Value, RewriteError> {
     let (prefix, mut plan) = plan(&root, view)?;
     if let Some(Value::Object(place)) = root.get_mut("paths") {
         let paths = std::mem::take(place);
-        *place =
-            paths.into_iter().filter_map(|(path, item)| path_item(path, item, &prefix, &mut plan, &scheme)).collect();
+        *place = paths.into_iter().filter_map(|entry| path_item(entry, view, &prefix, &mut plan, &scheme)).collect();
     }
     each_object(root.get_mut("webhooks"), foreign);
     root.shift_remove("servers");
@@ -138,8 +138,8 @@ fn plan(root: &Map<String, Value>, view: View<'_>) -> Result<(Prefix, Plan), Rew
 /// A path with its operations as they are shown; `None` if none is left. References to path items elsewhere are not
 /// followed: whether their operations are served is not known, so they are not shown.
 fn path_item(
-    path: String,
-    item: Value,
+    (path, item): (String, Value),
+    view: View<'_>,
     prefix: &Prefix,
     plan: &mut Plan,
     scheme: &Scheme<'_>,
@@ -151,14 +151,29 @@ fn path_item(
     let Value::Object(mut item) = item else { return None };
     for method in METHODS {
         match (item.get_mut(method), needs.remove(method)) {
-            (Some(Value::Object(operation)), Some(needs)) => needs.describe(operation, scheme),
+            (Some(Value::Object(operation)), Some(needs)) => {
+                without_our_headers(operation, view.policy);
+                needs.describe(operation, scheme);
+            }
             _ => drop(item.shift_remove(method)),
         }
     }
     item.shift_remove("servers");
     item.shift_remove("additionalOperations"); // methods that no policy names
+    without_our_headers(&mut item, view.policy);
     prefix.declare_parameters(&mut item);
     Some((prefix.before(&path), Value::Object(item)))
+}
+
+/// Removes header parameters that the gateway removes from every request: the app reads them, and clients never send
+/// them.
+fn without_our_headers(declaring: &mut Map<String, Value>, policy: &PolicySet) {
+    if let Some(Value::Array(parameters)) = declaring.get_mut("parameters") {
+        parameters.retain(|parameter| {
+            let member = |name: &str| parameter.get(name).and_then(Value::as_str);
+            member("in") != Some("header") || !member("name").is_some_and(|name| policy.strip.contains(name))
+        });
+    }
 }
 
 /// A path item that is not about this gateway: what it says about security would name schemes that are gone.

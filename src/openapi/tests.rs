@@ -212,6 +212,21 @@ fn the_scheme_is_the_gateways_own() {
 }
 
 #[test]
+fn header_parameters_that_the_gateway_sets_are_not_shown() {
+    let mut given = document(&["GET /a"]);
+    let header = |name: &str| json!({ "in": "header", "name": name, "required": true });
+    given["paths"]["/a"]["get"]["parameters"] =
+        json!([header("x-auth-user"), header("X-Own"), { "in": "query", "name": "x-auth-user" }, { "$ref": "x" }]);
+    given["paths"]["/a"]["parameters"] = json!([header("X_Auth_Roles")]);
+    let document = rewrite(given, view(&policy("routes:\n  GET /a: { scope: admin }\n"))).unwrap();
+    assert_eq!(
+        document["paths"]["/a"]["get"]["parameters"],
+        json!([header("X-Own"), { "in": "query", "name": "x-auth-user" }, { "$ref": "x" }])
+    );
+    assert_eq!(document["paths"]["/a"]["parameters"], json!([]));
+}
+
+#[test]
 fn refusals_are_added_where_they_can_happen_and_the_apps_own_stay() {
     let mut given = document(&["GET /a", "GET /b", "GET /c", "GET /d"]);
     given["paths"]["/b"]["get"]["responses"] =

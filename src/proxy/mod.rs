@@ -11,6 +11,7 @@ mod failure;
 mod fields;
 mod head;
 mod listen;
+mod openapi;
 mod peer;
 mod respond;
 mod response;

@@ -148,11 +148,12 @@ async fn look_up(name: &Name) -> Option<Arc<[SocketAddr]>> {
     if addresses.is_empty() { None } else { Some(addresses.into()) }
 }
 
-/// The peer of a permitted request, and how many addresses there are to try.
+/// The peer of a permitted request for the given attempt, and how many addresses there are to try.
 pub(super) async fn of(
     addresses: &Addresses,
     permit: &Permit,
     passing: &Passing,
+    attempt: usize,
     te: Option<&http::HeaderValue>,
 ) -> Result<(HttpPeer, usize), Denial> {
     let Destination::Upstream(id) = permit.destination() else {
@@ -160,7 +161,7 @@ pub(super) async fn of(
     };
     let upstream = permit.policy().upstream(id).ok_or_else(|| unreachable("the route has no upstream"))?;
     let (address, count) = addresses
-        .of(upstream, passing.attempts)
+        .of(upstream, attempt)
         .await
         .ok_or_else(|| unreachable(&format!("`{}` is not found in DNS", upstream.host)))?;
 

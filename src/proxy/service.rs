@@ -14,6 +14,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::context::{Context, Passing, State};
+use super::openapi::Documents;
 use super::peer::{self, Addresses};
 use super::{body, failure, head, respond, response, side, upstream};
 use crate::decision::{Denial, Reason};
@@ -34,18 +35,44 @@ const CLIENT_GONE: u16 = 499;
 pub struct Gate {
     pipeline: Arc<Pipeline>,
     addresses: Arc<Addresses>,
+    documents: Documents,
 }
 
 impl Gate {
     /// A gateway that asks `pipeline`.
     pub fn new(pipeline: Arc<Pipeline>, addresses: Arc<Addresses>) -> Self {
-        Self { pipeline, addresses }
+        Self { pipeline, addresses, documents: Documents::default() }
     }
 
     /// Answers the client and remembers that this ends the request.
     async fn answer(session: &mut Session, response: Response) -> Result<()> {
         let head_only = session.req_header().method == Method::HEAD;
         respond::write(session.as_downstream_mut(), response, head_only).await
+    }
+
+    /// Answers a permitted request whose route says `openapi: rewrite`. Whether it is one.
+    async fn document(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        let asked = session.req_header();
+        let Some(passing) = context.passing() else { return Ok(false) };
+        let reads = matches!(asked.method, Method::GET | Method::HEAD);
+        let Some(permit) = passing.permit().filter(|permit| reads && permit.route().openapi_rewrite) else {
+            return Ok(false);
+        };
+        let response = match self.documents.answer(asked, &self.addresses, permit, passing).await {
+            Ok(response) => response,
+            Err(mut denial) => {
+                (denial.route, denial.app) = (Some(permit.route().id), Some(permit.route().app));
+                warn(context, denial.cause.clone().unwrap_or_default(), &denial);
+                let raw = head::raw(session.as_downstream());
+                let head = head::of(session.as_downstream(), raw.as_ref());
+                let Some(about) = context.about() else { return unpermitted() };
+                let response = self.pipeline.refuse_later(about, &denial, &head);
+                context.failure = Some(denial);
+                response
+            }
+        };
+        Self::answer(session, response).await?;
+        Ok(true)
     }
 
     /// Remembers a permitted request, and what its WebSocket needs.
@@ -99,7 +126,7 @@ impl ProxyHttp for Gate {
         match decided.outcome {
             Outcome::Forward(forward) => {
                 Self::permit(session, context, decided.about, *forward);
-                Ok(false)
+                self.document(session, context).await
             }
             Outcome::Respond(response) => {
                 if ends_connection(&decided.about.verdict) {
@@ -116,7 +143,7 @@ impl ProxyHttp for Gate {
         let te = peer::te(&session.req_header().headers);
         let Some(passing) = context.passing_mut() else { return unpermitted() };
         let Some(permit) = passing.permit() else { return unpermitted() };
-        match peer::of(&self.addresses, permit, passing, te).await {
+        match peer::of(&self.addresses, permit, passing, passing.attempts, te).await {
             Ok((peer, count)) => {
                 passing.attempts = passing.attempts.saturating_add(1);
                 passing.addresses = count;
@@ -226,7 +253,8 @@ impl ProxyHttp for Gate {
         }
         let status = denial.status();
         if matches!(denial.reason, Reason::BadGateway | Reason::GatewayTimeout | Reason::InternalServerError) {
-            warn(context, error, &denial);
+            let cause = denial.cause.clone().unwrap_or_else(|| failure::cause(error));
+            warn(context, cause, &denial);
         }
         session.set_keepalive(None);
         // After a 101 the connection is not HTTP any more: nothing of ours belongs on it.
@@ -289,11 +317,10 @@ fn unlogged(denial: &Denial) -> Response {
     Problem { status: denial.status(), code, detail: &denial.detail, decision_id: "" }.respond()
 }
 
-fn warn(context: &Context, error: &Error, denial: &Denial) {
+fn warn(context: &Context, cause: String, denial: &Denial) {
     let permit = context.passing().and_then(Passing::permit);
     let route = permit.map_or("", |permit| &*permit.route().key);
     let id = context.about().map(|about| about.id);
-    let cause = denial.cause.clone().unwrap_or_else(|| failure::cause(error));
     tracing::warn!(
         decision.id = id.as_ref().map_or("", |id| id.as_str()),
         route,

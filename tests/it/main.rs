@@ -19,6 +19,7 @@ mod f;
 mod h2raw;
 mod harness;
 mod io;
+mod openapi;
 mod ordinary;
 mod table;
 mod upstream;

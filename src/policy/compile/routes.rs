@@ -92,9 +92,6 @@ impl<'d> Builder<'d> {
     }
 
     fn note_unsupported(&mut self, options: &RouteOptions) {
-        if let Some(span) = options.openapi_rewrite {
-            self.unsupported(span, "`openapi: rewrite`");
-        }
         if let Some(action) = options.on_unauthenticated.as_ref().filter(|action| action.value != "challenge") {
             self.unsupported(action.span, format!("`on_unauthenticated: {}`", action.value));
         }
