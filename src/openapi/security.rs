@@ -221,8 +221,8 @@ fn simplified(all: Vec<Alternative>) -> Vec<Alternative> {
         return kept;
     }
     let somebody = kept.iter().all(|alternative| alternative.somebody);
-    let in_all = |scope: &&Box<str>| kept.iter().all(|alternative| alternative.scopes.contains(scope));
-    let scopes = kept.first().map_or_else(Vec::new, |first| first.scopes.iter().filter(in_all).cloned().collect());
+    let mut scopes = kept.first().map_or_else(Vec::new, |first| first.scopes.clone());
+    scopes.retain(|scope| kept.iter().all(|alternative| alternative.scopes.contains(scope)));
     vec![Alternative { scopes, other: true, somebody }]
 }
 
