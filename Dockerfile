@@ -6,10 +6,12 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin portcullis && cp target/release/portcullis /portcullis
+    cargo build --release --locked --bin portcullis && cp target/release/portcullis /portcullis && mkdir /state
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /portcullis /usr/local/bin/portcullis
+# For users and sessions: mount a volume here and set PORTCULLIS_STORE=sqlite:/var/lib/portcullis/portcullis.db
+COPY --from=build --chown=65532:65532 /state /var/lib/portcullis
 WORKDIR /etc/portcullis
 # Starters: mount your own over them, read-only (`-v "$PWD/policies:/etc/portcullis/policies:ro"`).
 COPY policies policies

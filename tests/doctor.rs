@@ -1,11 +1,5 @@
 //! `portcullis doctor` finds what is planted, each fault alone in a folder that is otherwise healthy, and nothing else.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends at the first surprise")]
 
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
@@ -733,6 +727,23 @@ fn a_healthy_folder_has_nothing_to_report() {
         let findings = report["findings"].as_array().unwrap();
         assert!(findings.iter().any(|finding| finding["section"] == section && finding["level"] == "ok"), "{section}");
     }
+}
+
+#[test]
+fn what_init_makes_is_healthy() {
+    let mut scene = Scene::new(serve("127.0.0.1:0", healthy_app));
+    let (upstream, listen, admin) = (
+        format!("http://127.0.0.1:{}", scene.app),
+        format!("127.0.0.1:{}", scene.listen),
+        format!("127.0.0.1:{}", scene.admin),
+    );
+    scene.dir = tempfile::tempdir().unwrap();
+    let mut init = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    init.current_dir(scene.dir.path()).env_clear().args(["init", "--login", "none", "--upstream", &upstream]);
+    init.args(["--listen", &listen, "--admin-listen", &admin]).stdin(Stdio::null());
+    assert!(init.output().unwrap().status.success());
+    let (exit, report) = scene.doctor();
+    assert_eq!((exit, found(&report)), (Some(0), Vec::new()), "{report:#}");
 }
 
 #[test]

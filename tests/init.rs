@@ -1,10 +1,5 @@
 //! `portcullis init`: what it writes, what it keeps, and that its printed lines work as they are printed.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::string_slice, reason = "a test ends at the first surprise")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};

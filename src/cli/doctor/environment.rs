@@ -112,7 +112,7 @@ fn secret(subject: &str, value: &[u8], algorithms: AlgorithmSet, origin: &str) -
 
 /// `256 bits` where it is 64 hex digits.
 fn strength(value: &[u8]) -> String {
-    let is_hex = value.len() % 2 == 0 && value.iter().all(u8::is_ascii_hexdigit);
+    let is_hex = value.len().is_multiple_of(2) && value.iter().all(u8::is_ascii_hexdigit);
     if is_hex { format!("{} bits", value.len() * 4) } else { format!("{} bytes", value.len()) }
 }
 

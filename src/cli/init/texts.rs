@@ -199,10 +199,11 @@ pub(super) fn compose(answers: &Answers, settings: bool) -> String {
          \x20   network_mode: host\n\
          \x20   environment:\n\
          \x20     PORTCULLIS_LISTEN: \"{listen}\"\n\
+         \x20     PORTCULLIS_STORE: sqlite:/var/lib/portcullis/portcullis.db   # instead of DATABASE_URL\n\
          \x20   env_file: .env\n\
          \x20   volumes:\n\
          \x20     - ./policies:/etc/portcullis/policies:ro{mount}\n\
-         \x20     - state:/var/lib/portcullis        # users and sessions (sqlite)\n\
+         \x20     - state:/var/lib/portcullis\n\
          \x20   read_only: true\n\
          \x20   cap_drop: [ALL]\n\
          \x20   security_opt: [\"no-new-privileges:true\"]\n\
