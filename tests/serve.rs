@@ -351,7 +351,7 @@ fn the_settings_file_is_followed_and_what_is_not_acted_on_is_said() {
     fs::write(dir.path().join("cert.pem"), key.cert.pem()).unwrap();
     fs::write(dir.path().join("key.pem"), key.signing_key.serialize_pem()).unwrap();
     let settings = "listen: [{ address: 127.0.0.1:0, tls: { cert: file:cert.pem, key: file:key.pem } }]\n\
-                    admin: { listen: 127.0.0.1:0 }\npolicies: rules\nstore: sqlite:x.db\n\
+                    admin: { listen: 127.0.0.1:0 }\npolicies: { path: rules, start_closed: false }\nstore: sqlite:x.db\n\
                     log: { format: json, decisions: file:decisions.jsonl }\n";
     fs::write(dir.path().join("portcullis.yaml"), settings).unwrap();
     let mut process = portcullis(dir.path()).arg("serve").spawn().unwrap();
@@ -365,7 +365,7 @@ fn the_settings_file_is_followed_and_what_is_not_acted_on_is_said() {
     assert!(listens["listen"].as_str().unwrap().starts_with("https://127.0.0.1:"), "{listens}");
     assert_eq!(next()["routes"], 2);
     let warning = next();
-    assert_eq!((&warning["level"], &warning["key"]), (&"WARN".into(), &"store".into()));
+    assert_eq!((&warning["level"], &warning["key"]), (&"WARN".into(), &"policies.start_closed".into()));
     // Who answers listens to signals, too.
     let admin = listens["admin"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
     assert_eq!(Client::to(admin).ask("GET", "/-/ready", "").0, 200);

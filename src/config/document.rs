@@ -13,7 +13,10 @@ use crate::policy::yaml::{self, Node, Value};
 use crate::request::forwarded::{TrustedProxies, TrustedProxiesError};
 
 use super::keys::{self, PREFIX};
-use super::{Config, DecisionSink, LOG_ATTRIBUTES, Listener, LogFormat, LogLevel, Tls, log_attribute};
+use super::{
+    BadUrl, Config, Database, DecisionSink, LOG_ATTRIBUTES, Listener, LogFormat, LogLevel, RedisUrl, StoreUrl, Tls,
+    log_attribute,
+};
 
 /// The environment of the process, read once in `cli`. It holds secrets: only its names are ever shown.
 #[derive(Clone, Default)]
@@ -78,11 +81,15 @@ pub fn read(settings: Settings<'_>) -> (Option<Config>, Vec<Diagnostic>, Sources
         set: Vec::new(),
     };
     if let Some((path, text)) = settings.file {
+        if let Some(folder) = Path::new(path).parent() {
+            reader.config.store.database = Database::Sqlite(folder.join("portcullis.db"));
+        }
         reader.folder = Path::new(path).parent().map(Path::to_owned).unwrap_or_default();
         reader.file(path, text);
         reader.folder = PathBuf::new();
     }
     if let Some(environment) = settings.environment {
+        reader.known_variables(environment);
         for (name, value) in environment.iter() {
             if let Some(rest) = name.strip_prefix(PREFIX) {
                 let path = rest.to_ascii_lowercase().replace("__", ".");
@@ -221,6 +228,35 @@ impl Reader {
         }
     }
 
+    /// What apps have in their environment counts where the settings do not say otherwise.
+    fn known_variables(&mut self, environment: &Environment) {
+        let value = |name, path: &str| {
+            let overridden =
+                self.set.contains(&path) || environment.get(&format!("{PREFIX}{}", path.to_uppercase())).is_some();
+            environment.get(name).map(str::trim).filter(|value| !value.is_empty() && !overridden)
+        };
+        let store = value("DATABASE_URL", "store").map(|url| StoreUrl::parse(url, Path::new(""), "DATABASE_URL"));
+        let redis = value("REDIS_URL", "redis").map(|url| RedisUrl::parse(url, "REDIS_URL"));
+        match store {
+            None => {}
+            Some(Ok(store)) => self.config.store = store,
+            Some(Err(bad)) => self.bad_variable("DATABASE_URL", "store", bad),
+        }
+        match redis {
+            None => {}
+            Some(Ok(redis)) => self.config.redis = Some(redis),
+            Some(Err(bad)) => self.bad_variable("REDIS_URL", "redis", bad),
+        }
+    }
+
+    fn bad_variable(&mut self, name: &str, key: &str, bad: BadUrl) {
+        let file = self.sources.add(&format!("environment variable {name}"), "");
+        let span = Span { file, start: 0, end: 0 };
+        let diagnostic = Diagnostic::new(Code::P109, format!("{name}: {}", bad.message), span, "");
+        let help = format!("expected {}; the setting `{key}` goes before {name}", bad.help);
+        self.diagnostics.push(diagnostic.help(help));
+    }
+
     fn setting(&mut self, path: &str, node: &Node) {
         let Some(key) = keys::find(path) else { return };
         self.set.push(key.path);
@@ -249,6 +285,13 @@ impl Reader {
             "policies.test_gate" => self.config.policies.test_gate = boolean(node)?,
             "policies.start_closed" => self.config.policies.start_closed = boolean(node)?,
             "policies.shadow" => self.config.policies.shadow = Some(self.path(node)?),
+            "store" => {
+                self.config.store =
+                    StoreUrl::parse(text(node)?, &self.folder, "store").map_err(|bad| url(node, bad))?;
+            }
+            "redis" => {
+                self.config.redis = Some(RedisUrl::parse(text(node)?, "redis").map_err(|bad| url(node, bad))?);
+            }
             "trusted_proxies" => {
                 let networks = list(node, network)?;
                 self.config.trusted_proxies = TrustedProxies::parse(networks).unwrap_or_default();
@@ -398,6 +441,16 @@ fn entries<'n, const N: usize>(node: &'n Node, names: [&'static str; N]) -> Resu
 
 fn text(node: &Node) -> Result<&str, Bad> {
     if node.is_scalar() { Ok(&node.text) } else { Err(Bad::kind(node, "a text")) }
+}
+
+/// A URL that cannot be. It may hold a password: then its code keeps it from being shown.
+fn url(node: &Node, bad: BadUrl) -> Bad {
+    let code = if node.text.contains('@') { Code::P403 } else { Code::P109 };
+    Bad {
+        code,
+        help: Some(format!("expected {}", bad.help)),
+        ..Bad::value(node, bad.message, "not a URL that is known here")
+    }
 }
 
 fn boolean(node: &Node) -> Result<bool, Bad> {
@@ -605,10 +658,9 @@ log:
         );
         assert!(config.log.audit_required);
         assert_eq!(config.log.sample, Sample { allow: 0.1, deny: 1.0 });
-        assert_eq!(
-            config.not_acted_on,
-            ["admin.console", "policies.start_closed", "policies.shadow", "store", "redis"]
-        );
+        assert_eq!(config.store.to_string(), "sqlite:conf/x.db");
+        assert_eq!(config.redis.unwrap().to_string(), "redis://localhost");
+        assert_eq!(config.not_acted_on, ["admin.console", "policies.start_closed", "policies.shadow"]);
     }
 
     #[test]
@@ -638,6 +690,9 @@ log:
             ("log: { decisions: otlp }", "P109 1:19 `otlp` is not in this build [otlp]"),
             ("public_url: api.example.com", "P109 1:13 `api.example.com` is not the URL of a site [api.example.com]"),
             ("- listen", "P010 1:1 expected a map, found a list [- listen]"),
+            ("store: mysql://db/app", "P109 1:8 unknown kind of store [mysql://db/app]"),
+            ("store: mysql://ada:hunter2@db/app", "P403 1:8 unknown kind of store [mysql://ada:hunter2@db/app]"),
+            ("redis: localhost", "P109 1:8 it is not the URL of a Redis server [localhost]"),
         ] {
             assert_eq!(file(text).unwrap_err(), expected, "{text}");
         }
@@ -662,6 +717,29 @@ log:
         assert_eq!(config.admin.listen.port(), 3);
         assert_eq!((config.policies.path.as_path(), config.log.level), (Path::new("there"), LogLevel::Warn));
         assert_eq!(config.trusted_proxies, TrustedProxies::parse(["10.0.0.0/8", "192.0.2.0/24"]).unwrap());
+    }
+
+    #[test]
+    fn the_store_is_beside_the_settings_unless_somebody_says_otherwise() {
+        let store = |text: &str, variables: &[(&str, &str)]| {
+            let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let file = Some(("conf/portcullis.yaml", text)).filter(|_| text != "no file");
+            checked(Settings { file, environment: Some(&environment), ..Settings::default() })
+                .map(|config| format!("{} ({})", config.store, config.store.setting))
+        };
+        let (ours, theirs) = (("PORTCULLIS_STORE", "sqlite:ours.db"), ("DATABASE_URL", "postgres://u:canary@db/app"));
+        for (text, variables, expected) in [
+            ("no file", &[][..], "sqlite:portcullis.db (store)"),
+            ("", &[], "sqlite:conf/portcullis.db (store)"),
+            ("", &[theirs], "postgres://db/app (DATABASE_URL)"),
+            ("store: sqlite:x.db", &[theirs], "sqlite:conf/x.db (store)"),
+            ("store: sqlite:x.db", &[theirs, ours], "sqlite:ours.db (store)"),
+            ("store: sqlite:x.db", &[("DATABASE_URL", "mysql://u:canary@db/app")], "sqlite:conf/x.db (store)"),
+        ] {
+            assert_eq!(store(text, variables).unwrap(), expected, "{text} {variables:?}");
+        }
+        let error = store("", &[("DATABASE_URL", "mysql://u:canary@db/app")]).unwrap_err();
+        assert!(error.contains("DATABASE_URL: unknown kind of store") && !error.contains("canary"), "{error}");
     }
 
     #[test]

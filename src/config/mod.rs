@@ -8,8 +8,10 @@
 
 mod document;
 pub mod keys;
+mod store;
 
 pub use document::{Environment, Settings, read};
+pub use store::{BadUrl, Database, RedisUrl, StoreUrl};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +31,10 @@ pub struct Config {
     pub admin: Admin,
     /// `policies.*`.
     pub policies: Policies,
+    /// `store`, else `DATABASE_URL`, else a SQLite file beside the settings.
+    pub store: StoreUrl,
+    /// `redis`, else `REDIS_URL`.
+    pub redis: Option<RedisUrl>,
     /// `trusted_proxies`: whose `X-Forwarded-*` are believed.
     pub trusted_proxies: TrustedProxies,
     /// `country_header`, lower case.
@@ -170,6 +176,8 @@ impl Default for Config {
                 start_closed: false,
                 shadow: None,
             },
+            store: StoreUrl { database: Database::Sqlite(PathBuf::from("portcullis.db")), setting: "store" },
+            redis: None,
             trusted_proxies: TrustedProxies::default(),
             country_header: None,
             log: Log::default(),
