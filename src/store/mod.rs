@@ -8,6 +8,7 @@
 //!
 //! Nothing here hashes a password, makes a token or decides anything: a store keeps what it is given.
 
+pub mod fallback;
 pub mod memory;
 pub mod redis;
 pub mod revoked;
@@ -16,14 +17,21 @@ pub mod sql;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Database, RedisUrl, StoreUrl};
 use crate::identity::account::AccountName;
 use crate::policy::set::Lockout;
 use crate::secret::Secret;
+
+use self::fallback::Fallback;
+use self::memory::Memory;
+use self::redis::Redis;
+use self::sql::Sql;
 
 /// A store could not do what it was asked. Never a "no".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +65,11 @@ pub struct OpenError {
 impl OpenError {
     fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { message: message.into(), help: help.into() }
+    }
+
+    fn at(self, url: impl fmt::Display, setting: &str) -> Self {
+        let message = format!("{url} (setting `{setting}`) cannot be opened: {}", self.message);
+        Self { message, ..self }
     }
 }
 
@@ -387,4 +400,82 @@ pub trait SigningKeys: Send + Sync + fmt::Debug {
 /// The beginning of a stored hash, up to the salt: the algorithm and its costs.
 fn hash_kind(stored: &str) -> String {
     crate::password::kind(stored)
+}
+
+// === All of them ===
+
+/// The stores of a gateway.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    /// Who can log in.
+    pub users: Arc<dyn Users>,
+    /// Logins and their refresh tokens.
+    pub sessions: Arc<dyn Sessions>,
+    /// Where revocations are kept, and read by every gateway: each of these has all of them.
+    pub revocations: Vec<Arc<dyn Revocations>>,
+    /// Failed logins. Where they are in Redis, this goes on without it (see [`fallback`]).
+    pub attempts: Arc<dyn Attempts>,
+    /// Rates that gateways share, where there is a place for them. Goes on without it, too.
+    pub limits: Option<Arc<dyn Limits>>,
+    /// Keys that the gateway made.
+    pub keys: Arc<dyn SigningKeys>,
+}
+
+impl Stores {
+    /// Opens the store, and Redis where it is used. Both must be there at the start.
+    pub async fn open(store: &StoreUrl, redis: Option<&RedisUrl>) -> Result<Self, OpenError> {
+        let opened = match &store.database {
+            Database::Sqlite(path) => Sql::sqlite(path).await,
+            Database::Postgres(url) => Sql::postgres(url.expose()).await,
+        };
+        let opened = opened.map_err(|error| error.at(store, store.setting))?;
+        let sql = Arc::new(opened);
+        let stores = Self {
+            users: sql.clone(),
+            sessions: sql.clone(),
+            revocations: vec![sql.clone()],
+            attempts: sql.clone(),
+            limits: None,
+            keys: sql,
+        };
+        match redis {
+            Some(url) => stores.sharing(url).await,
+            None => Ok(stores),
+        }
+    }
+
+    /// The same, and Redis for what gateways share.
+    pub async fn sharing(mut self, url: &RedisUrl) -> Result<Self, OpenError> {
+        let redis = Redis::open(url.url.expose()).await.map_err(|error| error.at(url, url.setting))?;
+        let redis = Arc::new(redis);
+        self.revocations.push(redis.clone());
+        self.attempts = Arc::new(Fallback::new(redis.clone()));
+        self.limits = Some(Arc::new(Fallback::new(redis)));
+        Ok(self)
+    }
+
+    /// Stores that end with the process.
+    pub fn memory() -> Self {
+        let memory = Arc::new(Memory::new());
+        Self {
+            users: memory.clone(),
+            sessions: memory.clone(),
+            revocations: vec![memory.clone()],
+            attempts: memory.clone(),
+            limits: None,
+            keys: memory,
+        }
+    }
+
+    /// Forgets from time to time what is over, for as long as it is polled. Revocations are swept by who follows them.
+    pub async fn keep_clean(&self, clock: &dyn Clock) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            for swept in [self.sessions.sweep(clock.now()).await, self.attempts.sweep(clock.now()).await] {
+                if let Err(error) = swept {
+                    tracing::warn!(%error, "the store was not cleaned up");
+                }
+            }
+        }
+    }
 }

@@ -61,9 +61,12 @@ impl Sql {
                 "create it, or name another file",
             ));
         }
-        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(|error| {
-            OpenError::new(format!("`{shown}` cannot be opened: {error}"), "the file and its folder must be writable")
-        })?;
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| OpenError::new(format!("{error}"), "the file and its folder must be writable"))?;
         let Some(text) = path.to_str() else {
             return Err(OpenError::new(format!("`{shown}` is not UTF-8"), "name another file"));
         };
@@ -94,7 +97,7 @@ impl Sql {
         };
         let options = connect_options(&url)?;
         let help = "it must be a SQLite database that this version of Portcullis can read";
-        let failed = |error: sqlx::Error| OpenError::new(format!("`{shown}` cannot be opened: {error}"), help);
+        let failed = |error: sqlx::Error| OpenError::new(format!("{error}"), help);
         let write = pool(1).connect_with(options.clone()).await.map_err(failed)?;
         migrate(&write, include_str!("../../../migrations/sqlite/0001_start.sql")).await?;
         let read = pool(4).connect_with(options).await.map_err(failed)?;
