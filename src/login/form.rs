@@ -23,8 +23,6 @@ use super::error::OAuthError;
 pub const MAX_BODY: usize = 16 * 1024;
 /// The most fields.
 const MAX_FIELDS: usize = 32;
-/// The longest password, in bytes: longer ones are refused before anything is hashed (ASVS 6.2.9).
-pub const MAX_PASSWORD: usize = 1024;
 
 /// Fields that may not stand in the query, where they would be logged.
 const NEVER_IN_QUERY: &[&str] = &[
