@@ -1,0 +1,24 @@
+//! Logins against running gateways, with real PostgreSQL and Redis: what holds between processes, and when they are
+//! killed.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test ends at the first surprise, and prints what it measured"
+)]
+
+#[path = "../support/servers.rs"]
+mod servers;
+
+mod cluster;
+mod crash;
+mod flood;
+mod node;
+mod outcomes;
+
+/// A server, or the word that it is missing.
+fn server<T>(started: Result<T, String>) -> Option<T> {
+    started.inspect_err(|missing| servers::skipped(&format!("logins against real servers: {missing}"))).ok()
+}
