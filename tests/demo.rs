@@ -1,5 +1,5 @@
 //! What `portcullis demo` prints is true: each line gives the status beside it, and Ctrl-C ends it at once.
-#![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failure here is a failed test")]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -29,27 +29,51 @@ fn words(line: &str, variables: &HashMap<String, String>) -> Vec<String> {
     words
 }
 
+/// Does what `curl … | sed …` does with a login; the access token.
+fn log_in(command: &str) -> String {
+    let curl = command.split_once(" | sed").unwrap().0;
+    let answer = answer(&words(&curl.replace(" -s", ""), &HashMap::new()));
+    answer
+        .split_once(r#""access_token":""#)
+        .unwrap_or_else(|| panic!("{answer}"))
+        .1
+        .split_once('"')
+        .unwrap()
+        .0
+        .to_owned()
+}
+
 /// Does what curl does with these arguments; the status.
 fn request(words: &[String]) -> u16 {
-    let (mut method, mut headers, mut body, mut url) = ("GET", String::new(), "", "");
+    answer(words).split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+fn answer(words: &[String]) -> String {
+    let (mut method, mut headers, mut body, mut url) = ("GET", String::new(), String::new(), "");
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         match word.as_str() {
             "curl" | "-i" | "--path-as-is" => {}
             "-X" => method = rest.next().unwrap(),
             "-H" => headers.push_str(&format!("{}\r\n", rest.next().unwrap())),
-            "-d" => (method, body) = ("POST", rest.next().unwrap()),
+            "-d" => {
+                method = "POST";
+                body = if body.is_empty() { rest.next().unwrap().clone() } else { body + "&" + rest.next().unwrap() };
+            }
             other => url = other,
         }
     }
     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
+    if !body.is_empty() && !body.starts_with('{') {
+        headers.push_str("Content-Type: application/x-www-form-urlencoded\r\n");
+    }
     let length = body.len();
     write!(stream, "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}")
         .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    answer.split(' ').nth(1).unwrap().parse().unwrap()
+    answer
 }
 
 #[test]
@@ -70,9 +94,8 @@ fn each_printed_line_gives_the_printed_status_and_ctrl_c_ends_it() {
     }
     let variables: HashMap<String, String> = printed
         .iter()
-        .filter_map(|line| line.trim().split_once('='))
-        .filter(|(name, _)| name.bytes().all(|byte| byte.is_ascii_uppercase()))
-        .map(|(name, value)| (name.to_owned(), value.split_whitespace().next().unwrap().to_owned()))
+        .filter_map(|line| line.trim().split_once("=$("))
+        .map(|(name, command)| (name.to_owned(), log_in(command)))
         .collect();
     assert_eq!(variables.len(), 3, "{printed:#?}");
 

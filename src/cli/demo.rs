@@ -1,4 +1,4 @@
-//! `demo`: the gateway in front of a sample API, with users, tokens and lines to try.
+//! `demo`: the gateway in front of a sample API, with users who log in, and lines to try.
 
 use std::fmt::Write as _;
 use std::io;
@@ -9,11 +9,13 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::clock::Clock as _;
-use crate::config::{self, Environment, LogLevel, Settings};
-use crate::demo::{self, ItemsApi, User};
+use crate::config::{self, Config, Environment, LogLevel, Settings};
+use crate::demo::{self, ItemsApi};
 use crate::diagnostic::text;
+use crate::password;
 use crate::random::Random as _;
-use crate::server::{Socket, SystemClock, SystemRandom};
+use crate::server::{self, Socket, SystemClock, SystemRandom};
+use crate::store::Stores;
 
 use super::exit::Exit;
 use super::serve::{run_gateway, start_logging};
@@ -42,7 +44,9 @@ impl Arguments {
         let folder = folder().map_err(|error| failed(&format_args!("no temporary folder: {error}")))?;
         let policies = folder.path().join("policies");
         let decisions = folder.path().join("decisions.jsonl");
+        let store = folder.path().join("portcullis.db");
         let flags = [
+            ("store", "demo", format!("sqlite:{}", store.display())),
             ("listen", "--listen", self.listen.clone()),
             ("admin.listen", "--admin-listen", self.admin_listen.clone()),
             ("policies.path", "demo", policies.display().to_string()),
@@ -57,15 +61,13 @@ impl Arguments {
         start_logging(&config, terminal);
 
         let api = Socket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).map_err(|error| failed(&error))?;
-        let secret = secret();
-        let users =
-            demo::users(secret.as_bytes(), SystemClock.now()).ok_or_else(|| failed(&"no tokens can be signed"))?;
+        add_people(&config).map_err(|error| failed(&error))?;
         let environment = Environment::from([
-            ("SECRET_KEY".to_owned(), secret),
+            ("SECRET_KEY".to_owned(), secret()),
             (demo::UPSTREAM.to_owned(), format!("http://{}", api.address())),
         ]);
         run_gateway(config, Arc::new(environment), terminal, vec![(api, Arc::new(ItemsApi::default()))], |started| {
-            terminal.out(greeting(started, &users, &policies, &decisions));
+            terminal.out(greeting(started, &policies, &decisions));
         })
     }
 }
@@ -80,6 +82,23 @@ fn folder() -> io::Result<tempfile::TempDir> {
     Ok(folder)
 }
 
+/// Makes the store, with the demo's users in it.
+fn add_people(config: &Config) -> Result<(), String> {
+    let now = SystemClock.now();
+    let mut users = Vec::new();
+    for person in demo::PEOPLE {
+        let mut salt = [0; 16];
+        SystemRandom.fill(&mut salt);
+        let hash = password::hash(person.password.as_bytes(), salt).map_err(|error| error.to_string())?;
+        users.extend(person.user(hash, now));
+    }
+    let runtime = server::runtime().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let stores = Stores::open(&config.store, None).await.map_err(|error| error.to_string())?;
+        stores.users.add(&users).await.map(drop).map_err(|error| error.to_string())
+    })
+}
+
 /// 256 bits for this run alone.
 fn secret() -> String {
     let mut bytes = [0; 32];
@@ -87,15 +106,17 @@ fn secret() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn greeting(started: &Started, users: &[User], policies: &Path, decisions: &Path) -> String {
+fn greeting(started: &Started, policies: &Path, decisions: &Path) -> String {
     let gateway = started.addresses.first().copied().unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let program = std::env::args().next().unwrap_or_else(|| "portcullis".to_owned());
     let mut text = format!(
         "Portcullis listens on http://{gateway}, in front of a sample API that contains no auth code.\n\n\
-         Paste these tokens into another terminal:\n\n"
+         Log in, in another terminal:\n\n"
     );
-    for user in users {
-        let _ = writeln!(text, "  {}={}    # {}", user.name.to_ascii_uppercase(), user.token, user.has);
+    let logins: Vec<String> = demo::PEOPLE.iter().map(|person| person.command(gateway)).collect();
+    let width = logins.iter().map(String::len).max().unwrap_or(0);
+    for (person, command) in demo::PEOPLE.iter().zip(&logins) {
+        let _ = writeln!(text, "  {command:width$}  # {}", person.has);
     }
     text.push_str("\nThen try:\n\n");
     let commands: Vec<String> = demo::LINES.iter().map(|line| line.command(gateway)).collect();

@@ -1,19 +1,18 @@
-//! What `portcullis demo` shows: a sample API, three users with tokens, and the lines to try.
+//! What `portcullis demo` shows: a sample API, three users who log in, and the lines to try.
 //!
-//! The policy is the one of `examples/demo`, built in. A secret made for this run goes in; texts for a folder,
-//! an [`ItemsApi`] and [`Line`]s with their tokens and expected statuses come out. Starting and stopping the
-//! gateway is left to `cli`, which starts the very gateway that `serve` starts.
+//! The policy is the one of `examples/demo`, built in. Texts for a folder, the users of an embedded store, an
+//! [`ItemsApi`] and [`Line`]s with their expected statuses come out. Starting and stopping the gateway is left to
+//! `cli`, which starts the very gateway that `serve` starts.
 
 mod items;
 
 use std::net::SocketAddr;
 
-use serde_json::{Map, Value, json};
-
 pub use self::items::ItemsApi;
 use crate::clock::Timestamp;
-use crate::token::algorithm::Algorithm;
-use crate::token::mint::Minter;
+use crate::identity::account::AccountName;
+use crate::secret::Secret;
+use crate::store::User;
 
 /// The policy, as a file of the policies folder.
 pub const POLICY: (&str, &str) = ("items.yaml", include_str!("../../examples/demo/policies/items.yaml"));
@@ -21,18 +20,60 @@ pub const POLICY: (&str, &str) = ("items.yaml", include_str!("../../examples/dem
 /// The environment variable through which the policy finds the sample API.
 pub const UPSTREAM: &str = "DEMO_UPSTREAM";
 
-/// How long the printed tokens live.
-const LIFETIME: std::time::Duration = std::time::Duration::from_secs(8 * 60 * 60);
-
-/// Someone whose token is printed.
-#[derive(Clone, Debug)]
-pub struct User {
+/// Someone who can log in.
+#[derive(Clone, Copy, Debug)]
+pub struct Person {
     /// The name; the shell variable of the token is the same in capitals.
     pub name: &'static str,
+    /// The password.
+    pub password: &'static str,
     /// What the user has, in words.
     pub has: &'static str,
-    /// The token.
-    pub token: String,
+    roles: &'static [&'static str],
+    scopes: &'static [&'static str],
+}
+
+/// Who can log in.
+pub const PEOPLE: &[Person] = &[
+    Person { name: "alice", password: "wonderland", has: "scope items:read", roles: &[], scopes: &["items:read"] },
+    Person { name: "bob", password: "thebuilder", has: "scope items", roles: &[], scopes: &["items"] },
+    Person {
+        name: "carol",
+        password: "christmas",
+        has: "role admin, scope items",
+        roles: &["admin"],
+        scopes: &["items"],
+    },
+];
+
+impl Person {
+    /// The command that logs in and keeps the access token in a shell variable.
+    pub fn command(&self, gateway: SocketAddr) -> String {
+        format!(
+            "{}=$(curl -s -d username={} -d password={} http://{gateway}/token | \
+             sed 's/.*\"access_token\":\"\\([^\"]*\\).*/\\1/')",
+            self.name.to_ascii_uppercase(),
+            self.name,
+            self.password,
+        )
+    }
+
+    /// The user as it is stored, with `hash`. The id is the name, so that paths can be read aloud.
+    pub fn user(&self, hash: Secret<String>, now: Timestamp) -> Option<User> {
+        Some(User {
+            id: self.name.to_owned(),
+            name: self.name.to_owned(),
+            account: AccountName::parse(self.name).ok()?,
+            email: Some(format!("{}@demo.example", self.name)),
+            hash: Some(hash),
+            roles: self.roles.iter().map(ToString::to_string).collect(),
+            scopes: self.scopes.iter().map(ToString::to_string).collect(),
+            tenant: None,
+            disabled: false,
+            created: now,
+            updated: now,
+        })
+    }
 }
 
 /// One line to try.
@@ -70,6 +111,8 @@ pub const LINES: &[Line] = &[
     Line { extra: Some("--path-as-is"), ..line(Some("alice"), "GET", "/admin/../items", 400, "not a canonical path") },
     line(Some("alice"), "PUT", "/items/2", 405, "the path owns its methods"),
     line(Some("carol"), "GET", "/nowhere", 404, "what is not granted is refused"),
+    line(Some("bob"), "POST", "/logout", 204, "ends the session"),
+    line(Some("bob"), "GET", "/items", 401, "his token is refused from now on"),
 ];
 
 const NEW_ITEM: &str = r#"-d '{"name":"table"}'"#;
@@ -102,28 +145,4 @@ impl Line {
         command.push_str(&format!(" http://{gateway}{}", self.target));
         command
     }
-}
-
-/// The demo's users with tokens signed by `secret`, valid from `now` for eight hours; `None` if the secret is
-/// too weak to sign with.
-pub fn users(secret: &[u8], now: Timestamp) -> Option<Vec<User>> {
-    let minter = Minter::from_secret(secret, Algorithm::HS256).ok()?;
-    [
-        ("alice", "scope items:read", json!({"scope": "items:read"})),
-        ("bob", "scope items", json!({"scope": "items"})),
-        ("carol", "role admin, scope items", json!({"scope": "items", "roles": ["admin"]})),
-    ]
-    .into_iter()
-    .map(|(name, has, own)| {
-        let mut claims: Map<String, Value> = Map::new();
-        claims.insert("iss".into(), "portcullis".into());
-        claims.insert("aud".into(), "items".into());
-        claims.insert("sub".into(), name.into());
-        claims.insert("email".into(), format!("{name}@demo.example").into());
-        claims.insert("iat".into(), now.as_seconds().into());
-        claims.insert("exp".into(), now.plus(LIFETIME).as_seconds().into());
-        claims.extend(own.as_object().cloned().unwrap_or_default());
-        Some(User { name, has, token: minter.mint(&claims, None, Some("JWT")).ok()? })
-    })
-    .collect()
 }
