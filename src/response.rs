@@ -5,7 +5,7 @@
 //! connection is `proxy/respond.rs`.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
@@ -105,6 +105,26 @@ impl Problem<'_> {
         }
         let detail = if self.detail.is_empty() { title(self.status) } else { self.detail };
         self.finish(Response::json(self.status, &Body { detail }), "application/json")
+    }
+
+    /// As RFC 6749 §5.2 has it, for the endpoints of a login; `detail` is for front ends written against FastAPI.
+    pub fn respond_like_oauth(&self) -> Response {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: &'a str,
+            error_description: &'a str,
+            detail: &'a str,
+        }
+        let error = match self.status {
+            429 | 503 => "temporarily_unavailable",
+            408 | 413 => "invalid_request",
+            _ => self.code,
+        };
+        let detail = if self.detail.is_empty() { title(self.status) } else { self.detail };
+        let body = Body { error, error_description: detail, detail };
+        let mut response = self.finish(Response::json(self.status, &body), "application/json");
+        response.headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+        response
     }
 
     fn finish(&self, mut response: Response, media_type: &'static str) -> Response {

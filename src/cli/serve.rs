@@ -20,7 +20,9 @@ use crate::reload::load::{self, Loaded, load};
 use crate::reload::publish::{Reloader, Surroundings};
 use crate::reload::watch::{self, Timing};
 use crate::secret::Secret;
+use crate::server::services::{Keeper, Outside};
 use crate::server::{self, Listening, Parts, SystemClock, SystemRandom};
+use crate::telemetry::audit::Audit;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::logging::{self, Style};
 use crate::telemetry::metrics::Metrics;
@@ -101,6 +103,7 @@ pub fn run_gateway(
     sides: Vec<SideListener>,
     ready: impl FnOnce(&Started),
 ) -> Result<Exit, Exit> {
+    let environment = Arc::new(config.policy_environment(&environment));
     let options = load::Options { test_gate: config.policies.test_gate, ..load::Options::serve(&environment) };
     let loaded = load(&config.policies.path, &options);
     if loaded.tested.is_none() {
@@ -115,41 +118,29 @@ pub fn run_gateway(
     if !loaded.diagnostics.is_empty() {
         terminal.err(text::render(&loaded.diagnostics, &loaded.sources, terminal.colors_err()));
     }
-    let (mut gateway, started, decisions) = match build(&config, environment, loaded) {
-        Ok(built) => built,
-        Err(message) => {
-            terminal.err(format_args!("error: {message}\n"));
-            return Err(Exit::Found);
-        }
+    let failed = |message: &dyn std::fmt::Display| {
+        terminal.err(format_args!("error: {message}\n"));
+        Exit::Found
     };
+    let runtime = server::runtime().map_err(|error| failed(&error))?;
+    let built = runtime.block_on(build(&config, environment, loaded));
+    let (mut gateway, started, decisions) = built.map_err(|message| failed(&message))?;
     for (socket, endpoint) in sides {
         gateway.side(socket, endpoint);
     }
     ready(&started);
-    let served = match server::runtime() {
-        Ok(runtime) => {
-            let served = runtime.block_on(gateway.run_until_signal());
-            // A load that still reads files is not waited for.
-            runtime.shutdown_timeout(Duration::from_millis(100));
-            served
-        }
-        Err(error) => Err(error),
-    };
+    let served = runtime.block_on(gateway.run_until_signal());
+    // A load that still reads files is not waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
     if !decisions.flush(FLUSH) || decisions.dropped() > 0 {
         tracing::warn!(dropped = decisions.dropped(), "the decision log is not complete");
     }
-    match served {
-        Ok(()) => Ok(Exit::Fine),
-        Err(error) => {
-            terminal.err(format_args!("error: {error}\n"));
-            Err(Exit::Found)
-        }
-    }
+    served.map(|()| Exit::Fine).map_err(|error| failed(&error))
 }
 
 type Built = (server::Gateway, Started, Arc<DecisionLog>);
 
-fn build(config: &Config, environment: Arc<Environment>, loaded: Loaded) -> Result<Built, String> {
+async fn build(config: &Config, environment: Arc<Environment>, loaded: Loaded) -> Result<Built, String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let metrics = Arc::new(Metrics::new());
@@ -195,7 +186,17 @@ fn build(config: &Config, environment: Arc<Environment>, loaded: Loaded) -> Resu
         return Err("the policies do not load".to_owned());
     };
     let (policy, status) = (reloader.policy(), reloader.status());
+    let outside = Outside {
+        store: config.store.clone(),
+        redis: config.redis.clone(),
+        public_url: config.public_url.as_deref().map(Into::into),
+        audit: Arc::new(Audit::new(Arc::clone(&decisions), Arc::clone(&metrics), &config.log)),
+        clock: Arc::clone(&clock),
+        random: Arc::clone(&random),
+    };
+    let (services, keep) = Keeper::start(outside, Arc::clone(&policy)).await.map_err(|error| error.to_string())?;
     let parts = Parts {
+        services,
         listeners,
         connections: ConnectionLimits::default(),
         policy,
@@ -207,6 +208,7 @@ fn build(config: &Config, environment: Arc<Environment>, loaded: Loaded) -> Resu
         random,
     };
     let mut gateway = server::Gateway::build(parts).map_err(|error| error.to_string())?;
+    gateway.task("services", keep);
     let stopper = gateway.stopper();
     let addresses = gateway.addresses();
     let (handle, requests) = watch::requests();

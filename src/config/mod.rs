@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::policy::document::Source;
+use crate::policy::references::PUBLIC_URL;
 use crate::request::forwarded::TrustedProxies;
 
 /// The settings of the process.
@@ -183,6 +184,14 @@ impl Default for Config {
             log: Log::default(),
             not_acted_on: Vec::new(),
         }
+    }
+}
+
+impl Config {
+    /// The environment as policies see it: with what they read of these settings.
+    pub fn policy_environment(&self, environment: &Environment) -> Environment {
+        let url = self.public_url.iter().map(|url| (PUBLIC_URL.to_owned(), url.clone()));
+        environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).chain(url).collect()
     }
 }
 

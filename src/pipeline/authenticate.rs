@@ -7,14 +7,17 @@ use super::Authorization;
 use crate::clock::Timestamp;
 use crate::decision::Routed;
 use crate::decision::{Denial, Reason};
+use crate::identity::claims::Claims;
 use crate::identity::credential::Credential;
 use crate::identity::{Caller, Transport};
-use crate::policy::set::{Admission, App, PolicySet};
+use crate::policy::set::{Admission, App, Issuer, PolicySet};
 use crate::request::RequestError;
 use crate::request::cookie;
 use crate::request::forwarded::Origin;
 use crate::request::head::{Lookup, RequestHead};
+use crate::store::revoked::RevokedList;
 use crate::token::error::TokenError;
+use crate::token::verify::Verifier;
 
 /// When to come back where keys are missing.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
@@ -37,8 +40,18 @@ impl Authenticated<'_> {
     }
 }
 
+/// What tokens are checked with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct With<'a> {
+    pub(super) verifier: &'a Verifier,
+    pub(super) revoked: &'a RevokedList,
+    /// Whether the store is open that would know.
+    pub(super) knows_revocations: bool,
+}
+
 /// The caller of a request. Nobody is a caller too: whether that is enough, `authorize` says.
 pub(super) fn authenticate<'r>(
+    with: With<'_>,
     routed: &Routed,
     head: &RequestHead<'r>,
     origin: &Origin<'_>,
@@ -54,7 +67,7 @@ pub(super) fn authenticate<'r>(
         return Ok(Authenticated::NOBODY);
     }
     let (token, transport) = (credential.token(), credential.transport());
-    let verified = policy.verifier.verify(token, now).map_err(refused)?;
+    let verified = with.verifier.verify(token, now).map_err(refused)?;
     let refuse = |cause: &'static str| {
         Err(Denial::new(Reason::InvalidToken, TokenError::BadSignature.description()).because(cause))
     };
@@ -64,6 +77,7 @@ pub(super) fn authenticate<'r>(
         Admission::NoCredential => return Ok(Authenticated::NOBODY),
         Admission::Refused(cause) => return refuse(cause),
     }
+    check_revoked(with, issuer, verified.claims(), routed.app())?;
     let may_come_so = match transport {
         Transport::Bearer => issuer.bearer,
         Transport::Cookie => {
@@ -81,6 +95,22 @@ pub(super) fn authenticate<'r>(
         token: Some(token),
         transport: Some(transport),
     })
+}
+
+/// Whether a token was revoked. Of the gateway's own tokens, nothing is known while the list cannot be kept up to
+/// date (`on_store_error`); others are revoked somewhere else.
+fn check_revoked(with: With<'_>, issuer: &Issuer, claims: &Claims, app: &App) -> Result<(), Denial> {
+    let text = |name: &str| claims.get(name).and_then(serde_json::Value::as_str);
+    let session = text("sid").or_else(|| text("session_id"));
+    let issued = claims.get("iat").and_then(serde_json::Value::as_f64).map(|seconds| seconds as i64);
+    if with.revoked.is_revoked(issuer.name.as_str(), text("jti"), session, text("sub"), issued) {
+        return Err(Denial::new(Reason::InvalidToken, TokenError::BadSignature.description()).because("token_revoked"));
+    }
+    if issuer.local.is_some() && !app.allow_on_store_error && !(with.knows_revocations && with.revoked.is_current()) {
+        let denial = Denial::new(Reason::Unavailable, "the token cannot be verified now");
+        return Err(denial.because("revocations_unknown").retry_after(RETRY));
+    }
+    Ok(())
 }
 
 fn cookies<'r>(policy: &PolicySet, headers: &'r HeaderMap) -> Result<SmallVec<[&'r str; 2]>, Denial> {

@@ -14,16 +14,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
 
+use crate::identity::account::AccountName;
 use crate::identity::{Caller, Identity};
 use crate::policy::set::{Limit, LimitKey, LimitUse, PolicySet};
 use crate::request::forwarded::ClientAddr;
 use crate::request::head::RequestHead;
+use crate::store::Rate;
 
 /// How many keys a limit tells apart.
 const KEYS: usize = 100_000;
@@ -52,6 +57,8 @@ pub struct Keys<'r> {
     pub caller: &'r Caller,
     /// The token as sent.
     pub token: Option<&'r str>,
+    /// Who wants to log in; not known before the form is read.
+    pub account: Option<&'r AccountName>,
 }
 
 /// The buckets of all limits of one policy set, by [`LimitId`](crate::policy::set::LimitId).
@@ -86,7 +93,7 @@ impl Shelf {
                 per: limit.per,
                 burst: limit.burst,
             };
-            let buckets = shelf.get(&same).cloned().unwrap_or_else(|| Arc::new(Buckets::of(limit)));
+            let buckets = shelf.get(&same).cloned().unwrap_or_else(|| Arc::new(Buckets::of(&same.name, limit)));
             kept.insert(same, Arc::clone(&buckets));
             buckets
         });
@@ -97,14 +104,38 @@ impl Shelf {
 }
 
 fn place_of_inline(policy: &PolicySet, limit: &Limit) -> Arc<str> {
-    let uses = |route: &&crate::policy::set::Route| {
-        route.limits_by_address.iter().chain(&route.limits_by_identity).any(|used| used.limit == limit.id)
+    let is_it = |used: &LimitUse| used.limit == limit.id;
+    let uses =
+        |route: &&crate::policy::set::Route| route.limits_by_address.iter().chain(&route.limits_by_identity).any(is_it);
+    let app = || {
+        let logins = policy.apps.iter().filter(|app| app.login.is_some());
+        let mut found =
+            logins.filter(|app| app.login.as_ref().is_some_and(|login| login.account_limits.iter().any(is_it)));
+        found.next().map_or("", |app| &*app.name)
     };
-    let route = policy.routes.iter().find(uses).map_or("", |route| &route.key);
-    format!("{route}: {}", limit.text).into()
+    let place = policy.routes.iter().find(uses).map_or_else(app, |route| &route.key);
+    format!("{place}: {}", limit.text).into()
+}
+
+/// A limit that gateways share, as it stands for one request.
+#[derive(Clone, Debug)]
+pub struct SharedTake {
+    /// What is counted: a digest, since it may be an address or a user.
+    pub key: String,
+    /// How often it may happen.
+    pub rate: Rate,
 }
 
 impl Limits {
+    /// The same limits, as gateways share them.
+    pub fn shared(&self, uses: &[LimitUse], keys: &Keys<'_>) -> Vec<SharedTake> {
+        let shared = |used: &LimitUse| {
+            let buckets = self.buckets.get(used.limit.0)?;
+            Some(SharedTake { key: buckets.shared_key(&used.by, keys), rate: buckets.rate })
+        };
+        uses.iter().filter_map(shared).collect()
+    }
+
     /// Takes one request from each limit; the first that has no room refuses it.
     pub fn take(&self, uses: &[LimitUse], keys: &Keys<'_>) -> Result<(), Limited> {
         uses.iter().try_for_each(|used| {
@@ -118,9 +149,11 @@ type Limiter<C> = RateLimiter<u64, DashMapStateStore<u64>, C, NoOpMiddleware<<C 
 
 /// The buckets of one limit.
 struct Buckets<C: Clock = DefaultClock> {
+    /// What makes it the same limit on every gateway.
+    name: Arc<str>,
     limiter: Limiter<C>,
     clock: C,
-    count: u32,
+    rate: Rate,
     /// Keyed at random, so that nobody can choose an address that shares another's bucket.
     hasher: RandomState,
     checks: AtomicU32,
@@ -128,20 +161,23 @@ struct Buckets<C: Clock = DefaultClock> {
 }
 
 impl Buckets {
-    fn of(limit: &Limit) -> Self {
-        Self::new(limit.count, limit.per, limit.burst, DefaultClock::default())
+    fn of(name: &Arc<str>, limit: &Limit) -> Self {
+        let rate = Rate { count: limit.count, per: limit.per, burst: limit.burst };
+        Self::new(Arc::clone(name), rate, DefaultClock::default())
     }
 }
 
 impl<C: Clock + Clone> Buckets<C> {
-    fn new(count: u32, per: Duration, burst: u32, clock: C) -> Self {
+    fn new(name: Arc<str>, rate: Rate, clock: C) -> Self {
+        let Rate { count, per, burst } = rate;
         let each = per.checked_div(count.max(1)).unwrap_or(per).max(Duration::from_nanos(1));
         let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::with_period(each).unwrap_or(Quota::per_second(NonZeroU32::MIN)).allow_burst(burst);
         Self {
+            name,
             limiter: Limiter::dashmap_with_clock(quota, clock.clone()),
             clock,
-            count,
+            rate,
             hasher: RandomState::new(),
             checks: AtomicU32::new(0),
             full: AtomicBool::new(false),
@@ -149,22 +185,26 @@ impl<C: Clock + Clone> Buckets<C> {
     }
 
     fn key(&self, by: &LimitKey, keys: &Keys<'_>) -> u64 {
-        let identity = match keys.caller {
-            Caller::Known(identity) => Some(identity.as_ref()),
-            Caller::Anonymous => None,
+        self.hasher.hash_one(Counted::of(by, keys))
+    }
+
+    fn shared_key(&self, by: &LimitKey, keys: &Keys<'_>) -> String {
+        let mut digest = digest::Context::new(&digest::SHA256);
+        let mut add = |part: &[u8]| {
+            digest.update(&part.len().to_le_bytes());
+            digest.update(part);
         };
-        let value = match by {
-            LimitKey::Ip | LimitKey::Account => None,
-            LimitKey::User => identity.and_then(user).map(|user| self.hasher.hash_one(("user", user))),
-            LimitKey::Tenant => identity
-                .and_then(|identity| identity.tenant.known())
-                .map(|tenant| self.hasher.hash_one(("tenant", tenant))),
-            LimitKey::Token => keys.token.map(|token| self.hasher.hash_one(("token", token))),
-            LimitKey::Route => Some(0),
-            LimitKey::Header(name) => keys.head.header(name).one().map(|value| self.hasher.hash_one(("header", value))),
-        };
-        // Absence must not escape a limit.
-        value.unwrap_or_else(|| self.hasher.hash_one(("ip", network(keys.client))))
+        add(self.name.as_bytes());
+        match Counted::of(by, keys) {
+            Counted::Address(network) => {
+                add(b"ip");
+                add(&network.to_le_bytes());
+            }
+            Counted::User(issuer, user) => [b"user", issuer.as_bytes(), user.as_bytes()].into_iter().for_each(add),
+            Counted::Value(kind, value) => [kind.as_bytes(), value.as_bytes()].into_iter().for_each(add),
+            Counted::All => add(b"all"),
+        }
+        URL_SAFE_NO_PAD.encode(digest.finish().as_ref().get(..16).unwrap_or_default())
     }
 
     fn take(&self, key: u64) -> Result<(), Limited> {
@@ -177,7 +217,38 @@ impl<C: Clock + Clone> Buckets<C> {
         let key = if self.full.load(Ordering::Relaxed) { key % SHARED } else { key };
         self.limiter
             .check_key(&key)
-            .map_err(|until| Limited { count: self.count, wait: until.wait_time_from(self.clock.now()) })
+            .map_err(|until| Limited { count: self.rate.count, wait: until.wait_time_from(self.clock.now()) })
+    }
+}
+
+/// Whom or what a limit counts.
+#[derive(Hash)]
+enum Counted<'k> {
+    Address(u128),
+    User(&'k str, &'k str),
+    Value(&'static str, &'k str),
+    All,
+}
+
+impl<'k> Counted<'k> {
+    fn of(by: &LimitKey, keys: &Keys<'k>) -> Self {
+        let identity = match keys.caller {
+            Caller::Known(identity) => Some(identity.as_ref()),
+            Caller::Anonymous => None,
+        };
+        let counted = match by {
+            LimitKey::Ip => None,
+            LimitKey::Account => keys.account.map(|account| Self::Value("account", account.as_str())),
+            LimitKey::User => identity.and_then(user).map(|(issuer, user)| Self::User(issuer, user)),
+            LimitKey::Tenant => {
+                identity.and_then(|identity| identity.tenant.known()).map(|tenant| Self::Value("tenant", tenant))
+            }
+            LimitKey::Token => keys.token.map(|token| Self::Value("token", token)),
+            LimitKey::Route => Some(Self::All),
+            LimitKey::Header(name) => keys.head.header(name).one().map(|value| Self::Value("header", value)),
+        };
+        // Absence must not escape a limit.
+        counted.unwrap_or_else(|| Self::Address(network(keys.client)))
     }
 }
 
@@ -195,7 +266,7 @@ fn network(client: ClientAddr) -> u128 {
 
 impl<C: Clock> fmt::Debug for Buckets<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buckets").field("count", &self.count).finish_non_exhaustive()
+        f.debug_struct("Buckets").field("rate", &self.rate).finish_non_exhaustive()
     }
 }
 
@@ -205,10 +276,14 @@ mod tests {
 
     use super::*;
 
+    fn rate(count: u32, seconds: u64, burst: u32) -> Rate {
+        Rate { count, per: Duration::from_secs(seconds), burst }
+    }
+
     #[test]
     fn a_bucket_admits_its_burst_and_refills_evenly() {
         let clock = FakeRelativeClock::default();
-        let buckets = Buckets::new(60, Duration::from_secs(60), 3, clock.clone());
+        let buckets = Buckets::new("".into(), rate(60, 60, 3), clock.clone());
         assert!((0..3).all(|_| buckets.take(1).is_ok()));
         assert_eq!(buckets.take(1), Err(Limited { count: 60, wait: Duration::from_secs(1) }));
         assert_eq!(buckets.take(2), Ok(()), "another key has a bucket of its own");
@@ -220,7 +295,7 @@ mod tests {
     /// O09: a limiter's memory is bounded, whoever sends the keys.
     #[test]
     fn a_million_keys_share_a_bounded_number_of_buckets() {
-        let buckets = Buckets::new(1, Duration::from_secs(3600), 1, FakeRelativeClock::default());
+        let buckets = Buckets::new("".into(), rate(1, 3600, 1), FakeRelativeClock::default());
         for key in 0..1_000_000 {
             let _ = buckets.take(key);
         }

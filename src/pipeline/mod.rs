@@ -1,15 +1,17 @@
 //! The order of stages: from a request head to a forwarded request or an answer.
 //!
 //! [`Pipeline::decide`] takes one snapshot of the policy and asks the pure parts in order; this is the only
-//! place where they meet what is impure (time, random ids, counters of limits). In: a
+//! place where they meet what is impure (time, random ids, counters of limits, keys and revocations). In: a
 //! [`RequestHead`]. Out: a [`Decided`], whose [`Outcome`] is forwarded or answered by `proxy` and whose
-//! [`About`] becomes the line of the decision log. It does not read bodies and knows no connection.
+//! [`About`] becomes the line of the decision log. What must ask a store (limits that gateways share, the login
+//! endpoints) comes after that, and is in `own`. It does not read bodies and knows no connection.
 
 mod authenticate;
 pub mod cors;
 mod id;
 pub mod limit;
 mod outcome;
+mod own;
 mod record;
 
 use std::sync::Arc;
@@ -23,8 +25,10 @@ use crate::decision::{
     Denial, HeaderEdits, Permit, Reason, RequestFacts, Routed, authorize, headers, preflight, route,
 };
 use crate::identity::Caller;
+use crate::issuer::Snapshot as Keys;
 use crate::live::Live;
-use crate::policy::set::{Destination, LimitUse, PolicySet, Route};
+use crate::login::Login;
+use crate::policy::set::{Destination, LimitUse, OwnEndpoint, PolicySet, Route};
 use crate::random::Random;
 use crate::request::forwarded::{ClientAddr, Origin, TrustedProxies};
 use crate::request::head::RequestHead;
@@ -32,11 +36,14 @@ use crate::request::host::Host;
 use crate::request::method::OVERRIDE_HEADERS;
 use crate::request::{Asked, RequestError};
 use crate::response::Response;
+use crate::store;
+use crate::store::revoked::RevokedList;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::Metrics;
+use crate::token::verify::Verifier;
 
 pub use self::id::DecisionId;
-use self::limit::{Keys, Limited, Limits, Shelf};
+use self::limit::{Limited, Limits, SharedTake, Shelf};
 pub use self::record::Answered;
 
 /// What is decided with, but for the policy.
@@ -54,6 +61,8 @@ pub struct Settings {
     pub decisions: Arc<DecisionLog>,
     /// Where they are counted.
     pub metrics: Arc<Metrics>,
+    /// Keys, revocations and login endpoints.
+    pub services: Arc<Live<Services>>,
 }
 
 /// Decides requests with the policy that is live.
@@ -66,11 +75,34 @@ pub struct Pipeline {
     building: Mutex<()>,
 }
 
+/// What requests need of the outside, beside the policy. Replaced as a whole when a store is opened.
+#[derive(Debug)]
+pub struct Services {
+    /// The keys that the gateway itself signs with.
+    pub keys: Arc<Live<Keys>>,
+    /// Whether what policies may need is kept: users, sessions, revocations. Until then nothing is known of them.
+    pub has_store: bool,
+    /// Which access tokens are refused, whatever they say.
+    pub revoked: Arc<RevokedList>,
+    /// The login endpoints.
+    pub login: Arc<Login>,
+    /// Limits that gateways share.
+    pub limits: Option<Arc<dyn store::Limits>>,
+    /// How clients reach the gateway (`public_url`).
+    pub public_url: Option<Box<str>>,
+}
+
 /// A policy set with what was prepared for it.
 #[derive(Debug)]
 struct Active {
     policy: Arc<PolicySet>,
+    services: Arc<Services>,
+    keys: Arc<Keys>,
+    /// The policy's, with the keys that are not in the policy.
+    verifier: Verifier,
     limits: Limits,
+    /// Whether the store that the policy needs is open.
+    knows_revocations: bool,
 }
 
 /// A request that was decided.
@@ -80,6 +112,8 @@ pub struct Decided {
     pub about: About,
     /// What happens now.
     pub outcome: Outcome,
+    /// What must still be taken from limits that gateways share, before it happens.
+    pub shared: Vec<SharedTake>,
 }
 
 /// What happens to a request.
@@ -87,6 +121,8 @@ pub struct Decided {
 pub enum Outcome {
     /// It goes to the permit's upstream.
     Forward(Box<Forward>),
+    /// An endpoint of the gateway answers it: read its body, then ask [`Pipeline::answer`].
+    Answer(OwnEndpoint),
     /// It is answered.
     Respond(Response),
 }
@@ -106,6 +142,8 @@ pub struct Forward {
     pub authorization: Authorization,
     /// An origin that may read the answer.
     pub cors_origin: Option<Box<str>>,
+    /// Whether people log in there: read its body, then ask [`Pipeline::attempt`].
+    pub login: bool,
 }
 
 /// What becomes of a request's `Authorization`.
@@ -124,8 +162,8 @@ pub struct About {
     pub id: DecisionId,
     /// When it was decided.
     pub at: Timestamp,
-    /// The policy that decided.
-    pub policy: Arc<PolicySet>,
+    /// What decided.
+    active: Arc<Active>,
     /// The client's address.
     pub client: ClientAddr,
     /// Microseconds spent on authentication.
@@ -153,11 +191,13 @@ struct Course {
     client: ClientAddr,
     auth_micros: u32,
     limited: Option<Limited>,
+    shared: Vec<SharedTake>,
 }
 
 /// The end of the stages.
 enum End {
     Forward(Permit, Box<Forward>),
+    Answer(Permit, OwnEndpoint),
     Preflight(Response),
 }
 
@@ -183,20 +223,23 @@ impl Pipeline {
         let active = self.active();
         let at = self.now();
         let id = DecisionId::new(at, &*self.settings.random);
-        let mut course = Course { client: ClientAddr::new(head.peer), auth_micros: 0, limited: None };
+        let mut course =
+            Course { client: ClientAddr::new(head.peer), auth_micros: 0, limited: None, shared: Vec::new() };
         let end = self.stages(&active, head, at, &mut course);
         let (verdict, outcome) = match end {
             Ok(End::Forward(permit, forward)) => (Verdict::Permitted(permit), Outcome::Forward(forward)),
+            Ok(End::Answer(permit, own)) => (Verdict::Permitted(permit), Outcome::Answer(own)),
             Ok(End::Preflight(response)) => (Verdict::Preflight, Outcome::Respond(response)),
             Err(denial) => {
-                let response = outcome::respond(&denial, course.limited, &active.policy, &id, head);
+                let metadata = self.resource_metadata(&denial, &active, head);
+                let response =
+                    outcome::respond(&denial, course.limited, &active.policy, &id, head, metadata.as_deref());
                 (Verdict::Refused(Box::new(denial)), Outcome::Respond(response))
             }
         };
         let policy_micros = micros(began).saturating_sub(course.auth_micros);
-        let policy = Arc::clone(&active.policy);
-        let Course { client, auth_micros, .. } = course;
-        Decided { about: About { id, at, policy, client, auth_micros, policy_micros, verdict }, outcome }
+        let Course { client, auth_micros, shared, .. } = course;
+        Decided { about: About { id, at, active, client, auth_micros, policy_micros, verdict }, outcome, shared }
     }
 
     /// The way of a request, stage by stage.
@@ -219,11 +262,16 @@ impl Pipeline {
             body.within(limit).map_err(|error| routed.refuse(RequestError::from(error).into()))?; // 413
         }
         let facts = RequestFacts { head, client: course.client, host: &host, country: self.country(head) };
-        let keys = Keys { client: course.client, head, caller: &Caller::Anonymous, token: None };
+        let keys = limit::Keys { client: course.client, head, caller: &Caller::Anonymous, token: None, account: None };
         self.limit(active, routed.route(), &routed.route().limits_by_address, &keys, course)?; // 429
 
         let began = Instant::now();
-        let authenticated = authenticate::authenticate(&routed, head, &origin, now); // 400, 401, 403, 503
+        let with = authenticate::With {
+            verifier: &active.verifier,
+            revoked: &active.services.revoked,
+            knows_revocations: active.knows_revocations,
+        };
+        let authenticated = authenticate::authenticate(with, &routed, head, &origin, now); // 400, 401, 403, 503
         course.auth_micros = micros(began);
         let authenticated = authenticated.map_err(|denial| routed.refuse(denial))?;
         authenticate::check_websocket(&routed, head, &origin).map_err(|denial| routed.refuse(denial))?; // 403
@@ -231,7 +279,7 @@ impl Pipeline {
 
         authorize_overridden(&routed, &authenticated.caller, &facts, now)?; // 400, 401, 403, 405
         let permit = authorize(routed, authenticated.caller, &facts, now)?; // 401, 403
-        let keys = Keys { caller: permit.caller(), token, ..keys };
+        let keys = limit::Keys { caller: permit.caller(), token, ..keys };
         self.limit(active, permit.route(), &permit.route().limits_by_identity, &keys, course)?; // 429
         let edits = headers(&permit, &facts, now)?; // 403
         match permit.destination() {
@@ -243,10 +291,11 @@ impl Pipeline {
                     host: canonical_host(&host),
                     authorization,
                     cors_origin: cors_origin(&permit, head),
+                    login: permit.route().login,
                 };
                 Ok(End::Forward(permit, Box::new(forward)))
             }
-            Destination::Own(_) => Err(Denial::new(Reason::NotImplemented, "this build has no login endpoints")),
+            Destination::Own(own) => Ok(End::Answer(permit, own)),
         }
     }
 
@@ -255,9 +304,12 @@ impl Pipeline {
         active: &Active,
         route: &Route,
         uses: &[LimitUse],
-        keys: &Keys<'_>,
+        keys: &limit::Keys<'_>,
         course: &mut Course,
     ) -> Result<(), Denial> {
+        if active.services.limits.is_some() && !uses.is_empty() {
+            course.shared.extend(active.limits.shared(uses, keys));
+        }
         active.limits.take(uses, keys).map_err(|limited| {
             course.limited = Some(limited);
             self.settings.metrics.limited(route.name.as_deref().unwrap_or(&route.key));
@@ -274,29 +326,46 @@ impl Pipeline {
         head.header(name.as_str()).one().filter(|_| trusted)
     }
 
-    /// The live policy with its limits, made ready once per generation.
+    /// The live policy with what belongs to it, made ready once per generation.
     fn active(&self) -> Arc<Active> {
-        if let Some(active) = self.policy.peek(|policy| self.active_of(policy)) {
+        let (policy, services) = (self.policy.snapshot(), self.settings.services.snapshot());
+        let keys = services.keys.snapshot();
+        if let Some(active) = self.active_of(&policy, &services, &keys) {
             return active;
         }
         let _building = self.building.lock();
-        // The policy may have changed again while we waited: what is live now counts.
-        let policy = self.policy.snapshot();
-        if let Some(active) = self.active_of(&policy) {
+        // All may have changed again while we waited: what is live now counts.
+        let (policy, services) = (self.policy.snapshot(), self.settings.services.snapshot());
+        let keys = services.keys.snapshot();
+        if let Some(active) = self.active_of(&policy, &services, &keys) {
             return active;
         }
-        let active = Arc::new(Active { limits: self.shelf.limits(&policy), policy });
+        let (limits, verifier) = (self.shelf.limits(&policy), keys.verifier(&policy));
+        let knows_revocations = services.has_store || !policy.needs_store();
+        let active = Arc::new(Active { policy, services, keys, verifier, limits, knows_revocations });
         self.active.publish(Some(Arc::clone(&active)));
         active
     }
 
-    fn active_of(&self, policy: &Arc<PolicySet>) -> Option<Arc<Active>> {
-        self.active.peek(|active| Option::as_ref(active).filter(|active| Arc::ptr_eq(&active.policy, policy)).cloned())
+    fn active_of(&self, policy: &Arc<PolicySet>, services: &Arc<Services>, keys: &Arc<Keys>) -> Option<Arc<Active>> {
+        let is_it = |active: &&Arc<Active>| {
+            Arc::ptr_eq(&active.policy, policy)
+                && Arc::ptr_eq(&active.services, services)
+                && Arc::ptr_eq(&active.keys, keys)
+        };
+        self.active.peek(|active| Option::as_ref(active).filter(is_it).cloned())
     }
 
     /// The answer to a request that was permitted and failed later: 408, 413, 500, 502, 504.
     pub fn refuse_later(&self, about: &About, denial: &Denial, head: &RequestHead<'_>) -> Response {
-        outcome::respond(denial, None, &about.policy, &about.id, head)
+        outcome::respond(denial, None, about.policy(), &about.id, head, None)
+    }
+}
+
+impl About {
+    /// The policy that decided.
+    pub fn policy(&self) -> &Arc<PolicySet> {
+        &self.active.policy
     }
 }
 

@@ -7,7 +7,7 @@ use super::cors;
 use super::id::DecisionId;
 use super::limit::Limited;
 use crate::decision::{Denial, Reason};
-use crate::policy::set::PolicySet;
+use crate::policy::set::{PolicySet, Route};
 use crate::request::head::RequestHead;
 use crate::response::{Challenge, Problem, Response};
 
@@ -21,6 +21,7 @@ pub(super) fn respond(
     policy: &PolicySet,
     id: &DecisionId,
     head: &RequestHead<'_>,
+    resource_metadata: Option<&str>,
 ) -> Response {
     let app = denial.app.and_then(|app| policy.app(app));
     let problem = Problem {
@@ -33,7 +34,14 @@ pub(super) fn respond(
         || !policy.apps.is_empty() && policy.apps.iter().all(|app| app.errors_fastapi),
         |app| app.errors_fastapi,
     );
-    let mut response = if fastapi { problem.respond_like_fastapi() } else { problem.respond() };
+    let is_login = |route: &Route| route.login || route.own().is_some();
+    let mut response = if denial.route.and_then(|route| policy.route(route)).is_some_and(is_login) {
+        problem.respond_like_oauth()
+    } else if fastapi {
+        problem.respond_like_fastapi()
+    } else {
+        problem.respond()
+    };
     let mut set = |name: HeaderName, value: String| {
         if let Ok(value) = HeaderValue::try_from(value) {
             response.headers.insert(name, value);
@@ -74,6 +82,10 @@ pub(super) fn respond(
         | Reason::GatewayTimeout => {}
     }
     if let Some(challenge) = challenge(denial, app.map_or(REALM, |app| &app.realm)) {
+        let challenge = match resource_metadata {
+            Some(url) => challenge.parameter("resource_metadata", url), // RFC 9728 §5.1
+            None => challenge,
+        };
         response.headers.insert(WWW_AUTHENTICATE, challenge.to_value());
     }
     if let Some(cors) = app.and_then(|app| app.cors.as_ref())

@@ -38,7 +38,7 @@ impl Pipeline {
         let app = match &about.verdict {
             Verdict::Permitted(permit) => Some(permit.app()),
             Verdict::Refused(_) | Verdict::Preflight => {
-                denial.and_then(|denial| denial.app).and_then(|app| about.policy.app(app))
+                denial.and_then(|denial| denial.app).and_then(|app| about.policy().app(app))
             }
         };
         let outcome = match status {
@@ -49,7 +49,7 @@ impl Pipeline {
         let code = denial.map(|denial| denial.reason.code());
         metrics.app(app.map(|app| &*app.name)).request(outcome, code, status);
         for (guard, truth) in shadow {
-            if let Some(guard) = about.policy.guard(*guard) {
+            if let Some(guard) = about.policy().guard(*guard) {
                 metrics.shadow_guard(&guard.name, *truth == Truth::True);
             }
         }
@@ -68,8 +68,8 @@ impl Pipeline {
                 (Some(permit.route()), Some(permit.app()), Some(permit.masks()), permit.caller())
             }
             Verdict::Refused(denial) => (
-                denial.route.and_then(|route| about.policy.route(route)),
-                denial.app.and_then(|app| about.policy.app(app)),
+                denial.route.and_then(|route| about.policy().route(route)),
+                denial.app.and_then(|app| about.policy().app(app)),
                 denial.masks,
                 &denial.caller,
             ),
@@ -78,7 +78,7 @@ impl Pipeline {
         let path = head.target.split(|byte| *byte == b'?').next().unwrap_or_default();
         let host = Host::of(head).ok();
         let source = route.map(|route| route.place.to_string());
-        let revision = about.policy.revision.to_string();
+        let revision = about.policy().revision.to_string();
         self.settings.decisions.record(&DecisionRecord {
             at: about.at,
             id: about.id.as_str(),
@@ -107,7 +107,7 @@ impl Pipeline {
             ip: Some(about.client.ip()),
             auth_micros: about.auth_micros,
             policy_micros: about.policy_micros,
-            shadow_guards: &shadow_guards(&about.policy, shadow),
+            shadow_guards: &shadow_guards(about.policy(), shadow),
             cause: denial.and_then(|denial| denial.cause.as_deref()),
         });
     }

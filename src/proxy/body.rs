@@ -2,17 +2,49 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::context::{Context, Passing};
 use crate::decision::{Denial, Reason};
 
+/// The largest form that a login reads …
+const MOST: usize = 16 * 1024;
+/// … and the time in which it must have come.
+const WHOLE: Duration = Duration::from_secs(10);
 /// A body may come slowly for this long …
 const PATIENCE: Duration = Duration::from_secs(30);
 /// … and then needs this many bytes a second on average (RUDY: a byte every few seconds, for ever).
 const RATE: u64 = 128;
+
+/// Reads a whole body that we answer ourselves, or must understand before it is forwarded (then it is kept, and
+/// forwarded as it came).
+pub(super) async fn whole(session: &mut Session) -> Result<Bytes, Denial> {
+    let session = session.as_downstream_mut();
+    session.enable_retry_buffering();
+    let expects = session.req_header().headers.contains_key(http::header::EXPECT);
+    if expects && session.req_header().version == http::Version::HTTP_11 {
+        let _ = session.write_continue_response().await;
+    }
+    let mut body = BytesMut::new();
+    let read = async {
+        loop {
+            match session.read_request_body().await {
+                Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > MOST => {
+                    return Err(Denial::new(Reason::ContentTooLarge, "the body is longer than 16 KiB"));
+                }
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(Denial::new(Reason::InvalidRequest, "the request body is malformed")),
+            }
+        }
+    };
+    match tokio::time::timeout(WHOLE, read).await {
+        Ok(read) => read.map(|()| body.freeze()),
+        Err(_) => Err(Denial::new(Reason::RequestTimeout, "the request body did not arrive in time")),
+    }
+}
 
 /// Judges one piece of a body.
 pub(super) fn count(session: &mut Session, body: Option<&Bytes>, end: bool, context: &mut Context) -> Result<()> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::decision::{Denial, Permit};
+use crate::login::upstream::Forwarded;
 use crate::pipeline::{About, Forward, Verdict};
 use crate::telemetry::metrics::Metrics;
 
@@ -13,6 +14,8 @@ pub struct Context {
     pub(super) state: State,
     /// Why a permitted request is answered by us all the same.
     pub(super) failure: Option<Denial>,
+    /// A login that the app was asked to check.
+    pub(super) login: Option<Forwarded>,
     _in_flight: InFlight,
 }
 
@@ -49,7 +52,7 @@ pub(super) struct Passing {
 impl Context {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         metrics.request_begins();
-        Self { state: State::New, failure: None, _in_flight: InFlight(metrics) }
+        Self { state: State::New, failure: None, login: None, _in_flight: InFlight(metrics) }
     }
 
     pub(super) fn about(&self) -> Option<&About> {

@@ -75,6 +75,48 @@ impl Gate {
         Ok(true)
     }
 
+    /// A login that the app itself checks: its body is read for the account, kept, and forwarded as it came.
+    async fn forward_login(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        about: About,
+        forward: Forward,
+    ) -> Result<bool> {
+        let body = body::whole(session).await;
+        let raw = head::raw(session.as_downstream());
+        let head = head::of(session.as_downstream(), raw.as_ref());
+        let attempt = match &body {
+            Ok(body) => self.pipeline.attempt(&about, &head, body).await,
+            Err(denial) => Err(self.pipeline.refuse_later(&about, denial, &head)),
+        };
+        drop(raw);
+        match attempt {
+            Ok(login) => {
+                Self::permit(session, context, about, forward);
+                context.login = Some(login);
+                Ok(false)
+            }
+            Err(response) => {
+                if body.is_err() {
+                    session.set_keepalive(None);
+                }
+                context.state = State::Answered(Box::new(about));
+                Self::answer(session, response).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Tells the throttle what became of a login that was forwarded.
+    async fn attempted(&self, session: &Session, context: &mut Context, status: Option<u16>) {
+        let Some(login) = context.login.take() else { return };
+        let Some(about) = context.about() else { return };
+        let raw = head::raw(session.as_downstream());
+        let head = head::of(session.as_downstream(), raw.as_ref());
+        self.pipeline.attempted(about, &head, login, status).await;
+    }
+
     /// Remembers a permitted request, and what its WebSocket needs.
     fn permit(session: &mut Session, context: &mut Context, about: About, forward: Forward) {
         let (mut websocket, mut life) = (false, None);
@@ -123,10 +165,28 @@ impl ProxyHttp for Gate {
             Self::answer(session, problem.respond()).await?;
             return Ok(true);
         };
+        let decided = if decided.shared.is_empty() { decided } else { self.pipeline.share(decided, &head).await };
+        drop(raw);
         match decided.outcome {
+            Outcome::Forward(forward) if forward.login => {
+                self.forward_login(session, context, decided.about, *forward).await
+            }
             Outcome::Forward(forward) => {
                 Self::permit(session, context, decided.about, *forward);
                 self.document(session, context).await
+            }
+            Outcome::Answer(own) => {
+                let body = body::whole(session).await;
+                let ends = body.is_err();
+                let raw = head::raw(session.as_downstream());
+                let head = head::of(session.as_downstream(), raw.as_ref());
+                let response = self.pipeline.answer(&decided.about, own, &head, body).await;
+                if ends {
+                    session.set_keepalive(None);
+                }
+                context.state = State::Answered(Box::new(decided.about));
+                Self::answer(session, response).await?;
+                Ok(true)
             }
             Outcome::Respond(response) => {
                 if ends_connection(&decided.about.verdict) {
@@ -217,10 +277,13 @@ impl ProxyHttp for Gate {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        if !response.status.is_informational() {
+            self.attempted(session, context, Some(response.status.as_u16())).await;
+        }
         let Some(passing) = context.passing() else { return unpermitted() };
         if response.status.as_u16() == 101 && !passing.websocket {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to a request that asked for none").into_up());
@@ -291,6 +354,7 @@ impl ProxyHttp for Gate {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
+        self.attempted(session, context, None).await;
         let Some(about) = context.about() else { return };
         let status = session.response_written().map_or(CLIENT_GONE, |head| head.status.as_u16());
         let raw = head::raw(session.as_downstream());

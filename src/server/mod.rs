@@ -5,6 +5,7 @@
 //! Pingora's own `Server` is not used: it forks, sleeps through its grace period and ends the process itself.
 
 pub mod crypto;
+pub mod services;
 mod shutdown;
 mod sockets;
 mod system;
@@ -29,7 +30,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::endpoint::Endpoint;
 use crate::live::Live;
-use crate::pipeline::{Pipeline, Settings};
+use crate::pipeline::{Pipeline, Services, Settings};
 use crate::policy::set::PolicySet;
 use crate::proxy::{Addresses, Certificate, ConnectionLimits, Gate, Listener, Side, Stop, TlsError};
 use crate::random::Random;
@@ -37,6 +38,7 @@ use crate::request::forwarded::TrustedProxies;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::Metrics;
 
+use self::services::Outside;
 pub use sockets::{BindError, Socket};
 pub use system::{SystemClock, SystemRandom};
 
@@ -79,12 +81,17 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Random bytes.
     pub random: Arc<dyn Random>,
+    /// Keys, revocations and login endpoints.
+    pub services: Arc<Live<Services>>,
 }
 
 impl Parts {
     /// A gateway with the system's time and randomness, without log, that listens where the system chooses.
     pub fn new(policy: Arc<Live<PolicySet>>) -> Self {
+        let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        let outside = Outside::without_store(Arc::clone(&clock), Arc::clone(&random));
         Self {
+            services: Arc::new(Live::new(Services::without_store(&outside))),
             listeners: vec![Listening { address: SocketAddr::from(([127, 0, 0, 1], 0)), certificate: None }],
             connections: ConnectionLimits::default(),
             policy,
@@ -92,8 +99,8 @@ impl Parts {
             country_header: None,
             decisions: Arc::new(DecisionLog::none()),
             metrics: Arc::new(Metrics::new()),
-            clock: Arc::new(SystemClock),
-            random: Arc::new(SystemRandom),
+            clock,
+            random,
         }
     }
 }
@@ -174,6 +181,7 @@ impl Gateway {
             country_header: parts.country_header,
             decisions: parts.decisions,
             metrics: parts.metrics,
+            services: parts.services,
         };
         let pipeline = Arc::new(Pipeline::new(parts.policy, settings));
         let (sides, tasks, connections) = (Vec::new(), Vec::new(), parts.connections);

@@ -47,14 +47,19 @@ impl Builder<'_> {
             self.own(endpoint, path, login, via, shared, tables);
         }
         let public = document::Requirement::Word(Spanned::new(Access::Public, span));
-        if via == Via::Local && !tables.has_well_known(shared.header) {
+        if via == Via::Local {
             for (endpoint, path) in WELL_KNOWN {
-                let path = Spanned::new(path.to_owned(), span);
-                if self.is_taken(shared.app, &segments(&path.value)) {
+                let mut template = segments(path);
+                if endpoint == OwnEndpoint::ProtectedResource {
+                    template.extend(self.policy.app(shared.app).map_or(&[][..], |app| &app.base).iter().cloned());
+                }
+                // The policy's own route, or another app's on the same host: keys and metadata are the same there.
+                if self.is_taken(shared.app, &template) {
                     continue;
                 }
+                let path = Spanned::new(path.to_owned(), span);
                 let options = RouteOptions { limit: vec![document::LimitUse::None(span)], ..RouteOptions::default() };
-                self.endpoint(endpoint, &path, segments(&path.value), &public, &options, shared, tables);
+                self.endpoint(endpoint, &path, template, &public, &options, shared, tables);
             }
         }
         let added = self.policy.routes.get_mut(first..).unwrap_or_default();
@@ -103,7 +108,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Whether the policy has a route of its own there.
+    /// Whether something answers there already.
     fn is_taken(&self, app: AppId, template: &[Segment]) -> bool {
         let hosts = |app| self.policy.app(app).map(|app| &app.hosts);
         self.policy.routes.iter().any(|route| route.template == template && hosts(route.app) == hosts(app))

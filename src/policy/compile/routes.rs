@@ -312,19 +312,9 @@ pub(super) struct Tables {
     exact: HashMap<Box<str>, Trie<Methods>>,
     suffixes: HashMap<Box<str>, Trie<Methods>>,
     any: Trie<Methods>,
-    /// The host lists that have metadata documents already.
-    well_known: Vec<Vec<String>>,
 }
 
 impl Tables {
-    /// Whether an app with the same hosts has metadata documents; if not, it has from now on.
-    pub(super) fn has_well_known(&mut self, header: &AppHeader) -> bool {
-        let hosts: Vec<String> = header.hosts.iter().map(|host| host.value.clone()).collect();
-        let known = self.well_known.contains(&hosts);
-        self.well_known.push(hosts);
-        known
-    }
-
     /// Adds a route on each of its app's hosts; returns a route that has its template and one of its methods.
     fn insert(&mut self, app: &App, route: &Route, named: &[Method]) -> Option<RouteId> {
         let mut twice = None;

@@ -1,0 +1,206 @@
+//! What requests need of the outside beside the policy: opened when a policy needs it, kept fresh beside the requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::config::{Config, RedisUrl, StoreUrl};
+use crate::issuer::Issuers;
+use crate::live::Live;
+use crate::login::hasher::{Bounds, Hasher};
+use crate::login::{self, Login};
+use crate::pipeline::Services;
+use crate::policy::set::PolicySet;
+use crate::random::Random;
+use crate::store::revoked::RevokedList;
+use crate::store::{OpenError, StoreError, Stores};
+use crate::telemetry::audit::Audit;
+
+/// How long after a failure a store is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What services are made of.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// The store for what must not be lost.
+    pub store: StoreUrl,
+    /// What gateways share.
+    pub redis: Option<RedisUrl>,
+    /// How clients reach the gateway.
+    pub public_url: Option<Box<str>>,
+    /// Where security events are written.
+    pub audit: Arc<Audit>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Random bytes.
+    pub random: Arc<dyn Random>,
+}
+
+impl Outside {
+    /// Nothing that is kept, and no log.
+    pub fn without_store(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+        let store = Config::default().store;
+        Self { store, redis: None, public_url: None, audit: Arc::new(Audit::none()), clock, random }
+    }
+}
+
+/// Why services cannot start.
+#[derive(Debug)]
+pub enum ServiceError {
+    /// The store cannot be opened.
+    Open(OpenError),
+    /// It opened, and cannot be read.
+    Read(StoreError),
+}
+
+impl std::fmt::Display for ServiceError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Open(error) => error.fmt(f),
+            Self::Read(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ServiceError {}
+
+/// Opens stores, and keeps what is made of them up to date.
+#[derive(Debug)]
+pub struct Keeper {
+    outside: Outside,
+    policy: Arc<Live<PolicySet>>,
+    live: Arc<Live<Services>>,
+}
+
+/// Stores with what works on them.
+#[derive(Debug)]
+struct Open {
+    stores: Arc<Stores>,
+    /// Whether they outlive the process.
+    is_kept: bool,
+    hasher: Hasher,
+    issuers: Arc<Issuers>,
+    revoked: Arc<RevokedList>,
+}
+
+impl Services {
+    /// Keys of the policy alone, nothing revoked, nobody who can log in: for policies that need no store.
+    pub fn without_store(outside: &Outside) -> Self {
+        // Nobody writes to it, so nobody has to follow it.
+        let stores = Stores { revocations: Vec::new(), ..Stores::memory() };
+        Open::over(stores, outside, false).services(outside)
+    }
+}
+
+impl Open {
+    fn over(stores: Stores, outside: &Outside, is_kept: bool) -> Self {
+        let keys = Some(Arc::clone(&stores.keys));
+        let revoked = Arc::new(RevokedList::new(stores.revocations.clone()));
+        Self {
+            stores: Arc::new(stores),
+            is_kept,
+            hasher: Hasher::new(Bounds::default(), Arc::clone(&outside.random)),
+            issuers: Arc::new(Issuers::new(keys, Arc::clone(&outside.clock), Arc::clone(&outside.random))),
+            revoked,
+        }
+    }
+
+    fn services(&self, outside: &Outside) -> Services {
+        let login = Login::new(login::Parts {
+            stores: Arc::clone(&self.stores),
+            revoked: Arc::clone(&self.revoked),
+            hasher: self.hasher.clone(),
+            issuers: self.issuers.live(),
+            clock: Arc::clone(&outside.clock),
+            random: Arc::clone(&outside.random),
+            audit: Arc::clone(&outside.audit),
+        });
+        Services {
+            keys: self.issuers.live(),
+            has_store: self.is_kept,
+            revoked: Arc::clone(&self.revoked),
+            login: Arc::new(login),
+            limits: self.stores.limits.clone(),
+            public_url: outside.public_url.clone(),
+        }
+    }
+
+    /// Reads all that must be known before the first request.
+    async fn read(&self, outside: &Outside, policy: &PolicySet) -> Result<(), StoreError> {
+        self.revoked.load(outside.clock.now()).await?;
+        self.issuers.refresh(policy).await?;
+        self.hasher.learn(&*self.stores.users).await
+    }
+
+    /// Keeps it fresh, for as long as it is polled.
+    async fn keep(self, clock: Arc<dyn Clock>, policy: Arc<Live<PolicySet>>) {
+        let follow = Arc::clone(&self.revoked).follow(Arc::clone(&clock));
+        let keys = Arc::clone(&self.issuers).run(policy);
+        let learn = self.hasher.clone().run(Arc::clone(&self.stores.users));
+        tokio::join!(follow, keys, learn, self.stores.keep_clean(&*clock));
+    }
+}
+
+impl Keeper {
+    /// Opens what the live policy needs. Until a store is needed none is opened, and none is created.
+    pub async fn start(
+        outside: Outside,
+        policy: Arc<Live<PolicySet>>,
+    ) -> Result<(Arc<Live<Services>>, impl Future<Output = ()> + Send + 'static), ServiceError> {
+        let (open, services) = if policy.snapshot().needs_store() || outside.redis.is_some() {
+            let open = open(&outside, &policy.snapshot()).await?;
+            let services = open.services(&outside);
+            (Some(open), services)
+        } else {
+            (None, Services::without_store(&outside))
+        };
+        let live = Arc::new(Live::new(services));
+        let keeper = Self { outside, policy, live: Arc::clone(&live) };
+        Ok((live, keeper.run(open)))
+    }
+
+    async fn run(self, open: Option<Open>) {
+        let open = match open {
+            Some(open) => open,
+            None => self.open_when_needed().await,
+        };
+        open.keep(self.outside.clock, self.policy).await;
+    }
+
+    /// Waits for a policy that needs a store, and opens it then, however often that fails.
+    async fn open_when_needed(&self) -> Open {
+        let mut changes = self.policy.watch();
+        while !self.policy.snapshot().needs_store() {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        let mut said = false;
+        loop {
+            match open(&self.outside, &self.policy.snapshot()).await {
+                Ok(open) => {
+                    self.live.publish(open.services(&self.outside));
+                    return open;
+                }
+                Err(error) if !said => {
+                    tracing::error!(%error, "the policy needs a store that cannot be opened; logins are answered 503");
+                    said = true;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+async fn open(outside: &Outside, policy: &PolicySet) -> Result<Open, ServiceError> {
+    let stores = match &outside.redis {
+        redis if policy.needs_store() => Stores::open(&outside.store, redis.as_ref()).await,
+        Some(redis) => Stores::memory().sharing(redis).await,
+        None => Ok(Stores::memory()),
+    };
+    let stores = stores.map_err(ServiceError::Open)?;
+    let open = Open::over(stores, outside, policy.needs_store());
+    open.read(outside, policy).await.map_err(ServiceError::Read)?;
+    Ok(open)
+}
