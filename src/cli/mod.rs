@@ -13,13 +13,17 @@ mod explain;
 mod fix;
 mod help;
 mod init;
+mod key;
 mod openapi;
 mod secret;
 mod serve;
+mod session;
 mod settings;
+mod stores;
 mod terminal;
 mod test;
 mod token;
+mod user;
 mod watch;
 
 use std::path::PathBuf;
@@ -47,6 +51,7 @@ pub struct Cli {
 
 /// Flags of every command.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The policies folder
     #[arg(short, long, value_name = "DIR", global = true)]
@@ -86,7 +91,16 @@ enum Command {
     Explain(explain::Arguments),
     /// Prints what the policy asks for as an OpenAPI document
     Openapi(openapi::Arguments),
-    /// Makes tokens for a try
+    /// Users that the gateway keeps itself
+    #[command(subcommand)]
+    User(user::Command),
+    /// Who is logged in, and ending that
+    #[command(subcommand)]
+    Session(session::Command),
+    /// Signing keys that the gateway keeps
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Makes tokens for a try, looks into them, ends them
     #[command(subcommand)]
     Token(token::Token),
     // The arguments of these two say what they do, at length.
@@ -130,6 +144,9 @@ impl Cli {
             Command::Test(arguments) => arguments.run(global, terminal, &environment()),
             Command::Explain(arguments) => arguments.run(global, terminal, &environment()),
             Command::Openapi(arguments) => arguments.run(global, terminal, &environment()),
+            Command::User(command) => command.run(global, terminal, &environment()),
+            Command::Session(command) => command.run(global, terminal, &environment()),
+            Command::Key(command) => command.run(global, terminal, &environment()),
             Command::Token(token) => token.run(global, terminal, &environment()),
             Command::Secret(secret) => Ok(secret.run(terminal)),
             Command::Doctor(arguments) => arguments.run(global, terminal),

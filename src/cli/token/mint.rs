@@ -1,14 +1,16 @@
 //! `token mint`: a token for a try, from a fixture or from claims, signed with the policy's own key.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::clock::{Clock as _, Timestamp};
 use crate::config::Environment;
 use crate::identity::claims::{AuthTime, ClaimPath};
+use crate::issuer::{Signer, Snapshot};
 use crate::policy::document;
 use crate::policy::document::{Fixture, Preset, Source};
 use crate::policy::references::References;
@@ -20,15 +22,9 @@ use crate::token::algorithm::Algorithm;
 use crate::token::mint::Minter;
 use crate::token::verify::{ExpectedAudience, ExpectedIssuer, IssuerRules};
 
-use super::exit::Exit;
-use super::{Global, Terminal, broken};
-
-/// Tokens
-#[derive(Subcommand, Debug)]
-pub enum Token {
-    /// Signs a token with the policy's own key (`local`, or `jwt` with a secret)
-    Mint(Mint),
-}
+use super::super::exit::Exit;
+use super::super::stores::{Access, Opened};
+use super::super::{Global, Terminal, broken};
 
 /// Signs a token with the policy's own key
 #[derive(Args, Debug)]
@@ -36,6 +32,9 @@ pub struct Mint {
     /// A test identity of the policy
     #[arg(long = "as", value_name = "NAME")]
     fixture: Option<String>,
+    /// Whom the token is about, where that is no test identity: a user's id
+    #[arg(long, value_name = "ID", conflicts_with = "fixture")]
+    sub: Option<String>,
     /// A claim; the value is JSON, or else a text
     #[arg(long = "claim", value_name = "NAME=VALUE")]
     claims: Vec<String>,
@@ -68,12 +67,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-impl Token {
+impl Mint {
     /// Runs the command.
     pub fn run(&self, global: &Global, terminal: Terminal, environment: &Environment) -> Result<Exit, Exit> {
-        let Self::Mint(mint) = self;
         let folder = global.folder(terminal, environment)?;
-        match mint.token(terminal, environment, &folder)? {
+        match self.token(global, terminal, environment, &folder)? {
             Ok((token, summary)) => {
                 terminal.err(format_args!("{summary}\n"));
                 terminal.out(format_args!("{token}\n"));
@@ -85,12 +83,11 @@ impl Token {
             }
         }
     }
-}
 
-impl Mint {
     /// The token and a line about it, or why there is none.
     fn token(
         &self,
+        global: &Global,
         terminal: Terminal,
         environment: &Environment,
         folder: &Path,
@@ -100,16 +97,19 @@ impl Mint {
         let (Some(tested), Some(checked)) = (&loaded.tested, &loaded.checked) else {
             return Err(broken(terminal, &loaded.diagnostics, &loaded.sources));
         };
-        Ok(self.mint(tested.policy(), checked.document(), &loaded.references, SystemClock.now()))
+        let policy = tested.policy();
+        let is_managed = |issuer: &Issuer| issuer.local.as_ref().is_some_and(|local| local.managed.is_some());
+        let snapshot = if policy.issuers.iter().any(is_managed) {
+            let config = global.settings(terminal, environment, &[])?;
+            super::snapshot(policy, Opened::open(&config, terminal, Access::Read)?.as_ref())?
+        } else {
+            Snapshot::default()
+        };
+        let keys = Keys { document: checked.document(), references: &loaded.references, snapshot: &snapshot };
+        Ok(self.mint(policy, &keys, SystemClock.now()))
     }
 
-    fn mint(
-        &self,
-        policy: &PolicySet,
-        document: &document::Document,
-        references: &References,
-        now: Timestamp,
-    ) -> Result<(String, String), String> {
+    fn mint(&self, policy: &PolicySet, keys: &Keys<'_>, now: Timestamp) -> Result<(String, String), String> {
         let remote = policy.upstreams.iter().find(|upstream| !is_loopback(&upstream.host));
         if let (Some(upstream), false) = (remote, self.yes) {
             return Err(format!(
@@ -126,7 +126,7 @@ impl Mint {
             }
         };
         let wanted = self.issuer.as_deref().or_else(|| fixture?.issuer.as_ref().map(|issuer| issuer.value.as_str()));
-        let (issuer, minter) = signer(policy, document, references, wanted)?;
+        let (issuer, Signer { minter, kid }) = keys.signer(policy, wanted)?;
         let rules = policy
             .verifier
             .issuers()
@@ -138,13 +138,24 @@ impl Mint {
         if let Some(fixture) = fixture {
             fixture_claims(fixture, issuer, now, &mut claims);
         }
+        if let Some(sub) = &self.sub {
+            claims.insert("sub".into(), json!(sub));
+        }
         for claim in &self.claims {
             let (name, value) = claim.split_once('=').ok_or_else(|| format!("`{claim}` is not NAME=VALUE"))?;
             let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
             claims.insert(name.to_owned(), value);
         }
+        if fixture.is_none() && !claims.contains_key("sub") {
+            let names: Vec<&str> = policy.fixtures.iter().map(|fixture| fixture.name.value.as_str()).collect();
+            let names = if names.is_empty() { String::new() } else { format!(" (one of {})", names.join(", ")) };
+            return Err(format!(
+                "whom is the token about? --as NAME takes a test identity{names}, --sub ID anybody; without, no rule \
+                 that asks for the user would hold"
+            ));
+        }
         let token = minter
-            .mint(&claims, None, Some(rules.required_typ.as_deref().unwrap_or("JWT")))
+            .mint(&claims, kid.as_ref(), Some(rules.required_typ.as_deref().unwrap_or("JWT")))
             .map_err(|error| error.to_string())?;
         let audience = claims.get("aud").map(|aud| aud.as_str().map_or_else(|| aud.to_string(), str::to_owned));
         let summary = format!(
@@ -175,26 +186,39 @@ impl Mint {
     }
 }
 
-/// The issuer that can sign, and its key.
-fn signer<'p>(
-    policy: &'p PolicySet,
-    document: &document::Document,
-    references: &References,
-    wanted: Option<&str>,
-) -> Result<(&'p Issuer, Minter), String> {
-    let mut last = None;
-    for issuer in policy.issuers.iter().filter(|issuer| wanted.is_none_or(|name| issuer.name.as_str() == name)) {
-        let written = document.issuers.iter().find(|definition| definition.name.value == issuer.name.as_str());
-        match minter(issuer, written, references) {
-            Ok(minter) => return Ok((issuer, minter)),
-            Err(error) => last = Some(format!("issuer `{}`: {error}", issuer.name)),
+/// Where what signs comes from.
+struct Keys<'k> {
+    document: &'k document::Document,
+    references: &'k References,
+    snapshot: &'k Snapshot,
+}
+
+impl Keys<'_> {
+    /// The issuer that can sign, and with what.
+    fn signer<'p>(&self, policy: &'p PolicySet, wanted: Option<&str>) -> Result<(&'p Issuer, Signer), String> {
+        let mut last = None;
+        for issuer in policy.issuers.iter().filter(|issuer| wanted.is_none_or(|name| issuer.name.as_str() == name)) {
+            match self.of(issuer) {
+                Ok(signer) => return Ok((issuer, signer)),
+                Err(error) => last = Some(format!("issuer `{}`: {error}", issuer.name)),
+            }
         }
+        Err(match (last, wanted) {
+            (Some(error), _) => error,
+            (None, Some(name)) => format!("no issuer `{name}` in the policy"),
+            (None, None) => "the policy names nobody who may sign tokens".to_owned(),
+        })
     }
-    Err(match (last, wanted) {
-        (Some(error), _) => error,
-        (None, Some(name)) => format!("no issuer `{name}` in the policy"),
-        (None, None) => "the policy names nobody who may sign tokens".to_owned(),
-    })
+
+    fn of(&self, issuer: &Issuer) -> Result<Signer, String> {
+        if issuer.local.as_ref().is_some_and(|local| local.managed.is_some()) {
+            let signer = self.snapshot.signer(&issuer.name).cloned();
+            return signer.ok_or_else(|| "its key is made when the gateway starts, and there is none yet".to_owned());
+        }
+        let written = self.document.issuers.iter().find(|definition| definition.name.value == issuer.name.as_str());
+        let minter = minter(issuer, written, self.references)?;
+        Ok(Signer { minter: Arc::new(minter), kid: None })
+    }
 }
 
 fn minter(
