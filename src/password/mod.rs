@@ -152,6 +152,17 @@ impl PasswordHash {
         self.format
     }
 
+    /// Whether it costs so little that many passwords can be tried against a stolen copy.
+    pub fn is_weak(&self) -> bool {
+        match &self.scheme {
+            Scheme::Argon2 { memory, .. } => *memory < 7 * 1024,
+            Scheme::Bcrypt { cost, .. } => *cost < 10,
+            Scheme::Firebase { cost, .. } | Scheme::Scrypt(cost) => cost.log_n < 14,
+            Scheme::Pbkdf2 { rounds, .. } => rounds.get() < 100_000,
+            Scheme::ShaCrypt { rounds, .. } => *rounds < 100_000,
+        }
+    }
+
     /// Whether it differs from what [`hash`] makes.
     pub fn is_outdated(&self) -> bool {
         let Scheme::Argon2 { algorithm: argon2::Algorithm::Argon2id, memory, passes, lanes } = self.scheme else {

@@ -2,7 +2,8 @@
 //!
 //! Environment, files, clock, store, keys, upstreams, exposure, the policy on disk and the one that runs; with
 //! `--project` also an app's own folder. Each part looks at one of these and returns findings. What goes over the
-//! network goes at the same time, each exchange within its limits. Nothing is changed, and no secret is shown.
+//! network goes at the same time, each exchange within its limits. No secret is shown, and nothing
+//! is changed but the tables of a store of an older version.
 
 mod environment;
 mod exposure;

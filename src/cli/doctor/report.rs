@@ -11,7 +11,6 @@ pub(super) enum Section {
     Environment,
     Files,
     Clock,
-    #[expect(dead_code, reason = "until stores can be opened")]
     Store,
     Keys,
     Upstreams,
