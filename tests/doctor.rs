@@ -131,6 +131,37 @@ impl Scene {
         self.policy_with("identity: { local: { preset: local, secret: env:SECRET_KEY } }", more);
     }
 
+    /// A policy with users, and one of them.
+    fn login(&self) {
+        self.policy_with("login: local\nidentity: { local: { preset: local, secret: env:SECRET_KEY } }", "");
+        let mut add = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        add.current_dir(self.dir.path()).env_clear().args([
+            "user",
+            "add",
+            "ada",
+            "--role",
+            "admin",
+            "--password-stdin",
+        ]);
+        let mut add = add.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        add.stdin.take().unwrap().write_all(b"correct horse battery\n").unwrap();
+        let output = add.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The same, and what became of that user.
+    fn login_with(&self, change: &'static str) {
+        self.login();
+        sqlx::any::install_default_drivers();
+        let url = format!("sqlite:{}", self.path("portcullis.db").display());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let pool = sqlx::AnyPool::connect(&url).await.unwrap();
+            assert_eq!(sqlx::query(change).execute(&pool).await.unwrap().rows_affected(), 1);
+            pool.close().await;
+        });
+    }
+
     /// A policy for an OpenID provider at this address.
     fn provider(&self, address: SocketAddr) {
         self.policy_with(
@@ -634,6 +665,85 @@ const FAULTS: &[Fault] = &[
         "belongs to something else",
     ),
     (
+        "users that nobody has added",
+        |scene| {
+            scene.login();
+            fs::remove_file(scene.path("portcullis.db")).unwrap();
+        },
+        "warning",
+        "no_users",
+        "sqlite:portcullis.db: not there yet: nobody can log in",
+    ),
+    (
+        "users who are all disabled",
+        |scene| scene.login_with("UPDATE portcullis_users SET disabled = 1"),
+        "warning",
+        "no_users",
+        "1 user, all disabled or without a password",
+    ),
+    (
+        "a store for everybody",
+        |scene| {
+            scene.login();
+            scene.mode("portcullis.db", 0o644);
+        },
+        "problem",
+        "store_mode",
+        "portcullis.db: others can read password hashes and keys in it (mode 0644)",
+    ),
+    (
+        "a store that is none",
+        |scene| {
+            scene.write("portcullis.db", &"no database at all ".repeat(100));
+            scene.mode("portcullis.db", 0o600);
+        },
+        "problem",
+        "store",
+        "is not a database of SQLite",
+    ),
+    (
+        "a store in a folder that is missing",
+        |scene| scene.env("DATABASE_URL", "sqlite:nowhere/users.db"),
+        "problem",
+        "store",
+        "the folder nowhere does not exist (set by `DATABASE_URL`)",
+    ),
+    (
+        "a database that does not run",
+        |scene| scene.env("DATABASE_URL", &format!("postgres://ada:{SECRET}@127.0.0.1:{}/users", free_port())),
+        "problem",
+        "store",
+        "no connection to PostgreSQL",
+    ),
+    (
+        "Redis that does not run",
+        |scene| scene.env("REDIS_URL", &format!("redis://:{SECRET}@127.0.0.1:{}", free_port())),
+        "problem",
+        "redis",
+        "(set by `REDIS_URL`)",
+    ),
+    (
+        "a hash that nobody can read",
+        |scene| scene.login_with("UPDATE portcullis_users SET hash_kind = 'unknown', hash = 'md5:hunter2'"),
+        "problem",
+        "hash_unknown",
+        "1 user: a hash that cannot be read",
+    ),
+    (
+        "a weak hash",
+        |scene| scene.login_with("UPDATE portcullis_users SET hash_kind = '$2b$04'"),
+        "warning",
+        "hash_weak",
+        "1 user: $2b$04, which is quickly guessed",
+    ),
+    (
+        "a role that the policy does not know",
+        |scene| scene.login_with("UPDATE portcullis_users SET roles = '[\"editr\"]'"),
+        "warning",
+        "role_unknown",
+        "1 user with role `editr`",
+    ),
+    (
         "an app that does not check signatures",
         |scene| {
             fs::create_dir(scene.path("app")).unwrap();
@@ -727,6 +837,16 @@ fn a_healthy_folder_has_nothing_to_report() {
         let findings = report["findings"].as_array().unwrap();
         assert!(findings.iter().any(|finding| finding["section"] == section && finding["level"] == "ok"), "{section}");
     }
+}
+
+#[test]
+fn a_healthy_folder_with_users_has_nothing_to_report() {
+    let scene = Scene::new(serve("127.0.0.1:0", healthy_app));
+    scene.login();
+    let (exit, report) = scene.doctor();
+    assert_eq!((exit, found(&report)), (Some(0), Vec::new()), "{report:#}");
+    let text = report.to_string();
+    assert!(text.contains("1 user, 0 disabled") && text.contains("$argon2id$v=19$m=19456,t=2,p=1"), "{text}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! date.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Instant;
@@ -87,6 +88,14 @@ async fn look(store: &StoreUrl, logs_in: bool, known: Option<&[String]>) -> Look
     let subject = store.to_string();
     if let Database::Sqlite(path) = &store.database {
         looked.findings.extend(file(path));
+        // An empty file is a database without tables.
+        let mut head = Vec::new();
+        let read = std::fs::File::open(path).and_then(|file| file.take(16).read_to_end(&mut head));
+        if read.is_ok_and(|read| read > 0) && head != b"SQLite format 3\0" {
+            let message = format!("is not a database of SQLite (set by `{}`)", store.setting);
+            looked.findings.push(Finding::problem(SECTION, "store", subject, message).help("name another file"));
+            return looked;
+        }
     }
     let started = Instant::now();
     let stores = match Stores::open(store, None).await {
