@@ -9,6 +9,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use portcullis::clock::Timestamp;
+use portcullis::config::{Database, StoreUrl};
+use portcullis::identity::account::AccountName;
+use portcullis::store::{Added, Stores, User};
 use serde_json::Value;
 
 const SECRET: &str = "7d1f0c7a9b3d8e2f4a6c1b0d9e8f7a6b5c4d3e2f1a0b9c8d7e6f5a4b3c2d1e0f";
@@ -56,6 +60,10 @@ struct Scene {
     app: u16,
     listen: u16,
     admin: u16,
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 fn free_port() -> u16 {
@@ -134,19 +142,25 @@ impl Scene {
     /// A policy with users, and one of them.
     fn login(&self) {
         self.policy_with("login: local\nidentity: { local: { preset: local, secret: env:SECRET_KEY } }", "");
-        let mut add = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-        add.current_dir(self.dir.path()).env_clear().args([
-            "user",
-            "add",
-            "ada",
-            "--role",
-            "admin",
-            "--password-stdin",
-        ]);
-        let mut add = add.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        add.stdin.take().unwrap().write_all(b"correct horse battery\n").unwrap();
-        let output = add.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let now = Timestamp::from_seconds(1_790_000_000);
+        let user = User {
+            id: "01934f6c-0000-7000-8000-000000000001".to_owned(),
+            name: "ada".to_owned(),
+            account: AccountName::parse("ada").unwrap(),
+            email: None,
+            hash: Some(portcullis::password::hash(b"correct horse battery", [7; 16]).unwrap()),
+            roles: vec!["admin".to_owned()],
+            scopes: Vec::new(),
+            tenant: None,
+            disabled: false,
+            created: now,
+            updated: now,
+        };
+        let place = StoreUrl { database: Database::Sqlite(self.path("portcullis.db")), setting: "store" };
+        runtime().block_on(async {
+            let stores = Stores::open(&place, None).await.unwrap();
+            assert_eq!(stores.users.add(&[user]).await.unwrap(), Added::All);
+        });
     }
 
     /// The same, and what became of that user.
@@ -154,8 +168,7 @@ impl Scene {
         self.login();
         sqlx::any::install_default_drivers();
         let url = format!("sqlite:{}", self.path("portcullis.db").display());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
+        runtime().block_on(async {
             let pool = sqlx::AnyPool::connect(&url).await.unwrap();
             assert_eq!(sqlx::query(change).execute(&pool).await.unwrap().rows_affected(), 1);
             pool.close().await;

@@ -13,8 +13,8 @@ use crate::cli::terminal::count;
 use crate::config::{Database, RedisUrl, StoreUrl};
 use crate::password::{self, PasswordHash};
 use crate::policy::set::Via;
-use crate::store::redis::Redis;
-use crate::store::{StoreError, Stores, Users};
+
+use crate::store::{StoreError, Stores, Users, redis as redis_store};
 
 use super::report::{Finding, Section};
 use super::{Looked, Named, World, shown};
@@ -236,7 +236,7 @@ impl People {
 async fn shared(redis: &RedisUrl) -> Looked {
     let started = Instant::now();
     let subject = redis.to_string();
-    let finding = match Redis::open(redis.url.expose()).await {
+    let finding = match redis_store::Redis::open(redis.url.expose()).await {
         Ok(_) => Finding::fine(SECTION, subject, format!("answers in {} ms", started.elapsed().as_millis())),
         Err(error) => {
             let message = format!("{} (set by `{}`)", error.message, redis.setting);
