@@ -8,11 +8,12 @@
 )]
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use portcullis::clock::{Clock as _, Timestamp};
@@ -718,4 +719,84 @@ fn a_refresh_token_is_looked_up_and_ends_its_session() {
     assert!(output.out.contains("✗ session s-1") && output.out.contains(": ended 20"), "{}", output.out);
     assert_eq!(run("inspect", &refresh_token("s-2")).code, 1);
     assert_eq!(run("revoke", &refresh_token("s-2")).code, 1);
+}
+
+/// A process that ends with its test.
+struct Gateway(Child);
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A request without a body to keep, and the status and body of the answer.
+fn ask(address: SocketAddr, request: &str) -> (u16, String) {
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned()))
+}
+
+#[test]
+fn a_running_gateway_takes_new_users_and_refuses_disabled_ones_within_a_second() {
+    let place = Place::new();
+    // Nothing listens at the upstream: who gets that far sees 502.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let policy = POLICY
+        .replace("127.0.0.1:8000", &nobody.to_string())
+        .replace("identity:", "login: { path: /token, via: local }\nidentity:");
+    place.write("policies/items.yaml", &policy);
+    let mut gateway = Gateway(
+        place
+            .command(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let mut log = BufReader::new(gateway.0.stderr.take().unwrap()).lines();
+    let address = log
+        .by_ref()
+        .map_while(Result::ok)
+        .find_map(|line| {
+            let line: Value = serde_json::from_str(&line).ok()?;
+            line["listen"].as_str()?.strip_prefix("http://")?.parse::<SocketAddr>().ok()
+        })
+        .unwrap();
+    std::thread::spawn(move || log.map_while(Result::ok).for_each(drop));
+
+    place.add("ann", &["--role", "viewer"]);
+    let form = format!("grant_type=password&username=Ann&password={}", PASSWORD.replace(' ', "+"));
+    let log_in = || {
+        let head =
+            "POST /token HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded";
+        ask(address, &format!("{head}\r\nContent-Length: {}\r\n\r\n{form}", form.len()))
+    };
+    let (status, body) = log_in();
+    assert_eq!(status, 200, "{body}");
+    let tokens: Value = serde_json::from_str(&body).unwrap();
+    let token = tokens["access_token"].as_str().unwrap();
+    let get = || {
+        ask(
+            address,
+            &format!("GET /items HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"),
+        )
+        .0
+    };
+    assert_eq!(get(), 502);
+    assert!(place.run(&["session", "list", "ann"], "").out.lines().count() == 2);
+    assert_eq!(place.run(&["token", "inspect", "-"], token).code, 0);
+
+    let output = place.run(&["user", "disable", "ann"], "");
+    assert_eq!((output.code, output.out.as_str()), (0, "ann is disabled · 1 session ended\n"));
+    let since = Instant::now();
+    while get() != 401 {
+        assert!(since.elapsed() < Duration::from_secs(1));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(log_in().0, 400);
+    assert_eq!(place.run(&["token", "inspect", "-"], token).code, 1);
 }
