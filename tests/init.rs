@@ -249,12 +249,9 @@ fn follow(folder: &Path, said: &str, port: u16, password: &str) -> (Vec<String>,
         typing.args(["-qec", line, "/dev/null"]).stdin(Stdio::piped());
         let mut typing = typing.spawn().expect("script (bsdutils)");
         let mut keys = typing.stdin.take().unwrap();
-        for _ in 0..2 {
-            std::thread::sleep(Duration::from_millis(700));
-            let _ = keys.write_all(format!("{password}\n").as_bytes());
-        }
-        drop(keys);
+        keys.write_all(format!("{password}\n{password}\n").as_bytes()).unwrap();
         let output = typing.wait_with_output().unwrap();
+        drop(keys);
         assert!(output.status.success(), "{line}: {}", text(&output));
     }
     let log = fs::File::create(folder.join("serve.log")).unwrap();
@@ -301,6 +298,18 @@ fn with_tokens_of_its_own_the_printed_lines_work_as_printed() {
     assert_eq!(exit, Some(0), "{said}");
     let (lines, shown) = follow(dir.path(), &said, port, "");
     compare(&lines, &shown);
+}
+
+#[test]
+fn with_users_of_its_own_the_printed_lines_work_as_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, admin, upstream) = (free_port(), free_port(), format!("http://{}", app()));
+    let (listen, admin) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{admin}"));
+    let (exit, said) = init(dir.path(), &["--upstream", &upstream, "--listen", &listen, "--admin-listen", &admin]);
+    assert_eq!(exit, Some(0), "{said}");
+    let (lines, shown) = follow(dir.path(), &said, port, "correct horse battery, staple & co");
+    compare(&lines, &shown);
+    assert!(lines.len() >= 5, "{lines:#?}");
 }
 
 #[test]
