@@ -75,6 +75,8 @@ fn calls(answers: &Answers, path: &Path, program: &str, text: &mut String) {
             ));
             calls.push((call(true, "/users/me"), through));
             calls.push((call(true, "/admin/users"), "403: ada lacks the role `admin`".to_owned()));
+            calls.push((call(true, "/logout").replacen("curl -i", "curl -i -X POST", 1), "204: logged out".to_owned()));
+            calls.push((call(true, "/users/me"), "401: the session has ended, and with it the token".to_owned()));
         }
         Login::None if matches!(answers.issuer, Issuer::Local | Issuer::Secret) => {
             calls.push((
