@@ -62,12 +62,9 @@ impl Login {
             password: form.get("password").map(str::as_bytes),
         };
         let (attempts, lockout) = (&*self.parts.stores.attempts, asking.login.lockout.as_ref());
-        let ticket = match self.throttle.begin(attempts, &attempting, lockout, asking.now).await {
-            Ok(ticket) => ticket,
-            Err(_) => {
-                self.audit(&failed(Reason::StoreUnavailable));
-                return Err(asking.refuse(&OAuthError::unavailable()));
-            }
+        let Ok(ticket) = self.throttle.begin(attempts, &attempting, lockout, asking.now).await else {
+            self.audit(&failed(Reason::StoreUnavailable));
+            return Err(asking.refuse(&OAuthError::unavailable()));
         };
         if ticket.is_new_lock() {
             self.audit(&AuditEvent { event: Event::Lockout, ..failed(Reason::Locked) });

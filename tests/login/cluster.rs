@@ -104,7 +104,7 @@ async fn gateways_share_limits_and_lockouts_through_redis() {
     let (Some(postgres), Some(redis)) = (server(Postgres::start()), server(Redis::start())) else { return };
     let policy = POLICY
         .replace("limit: none, lockout: none", "limit: none, lockout: { after: 4, within: 10m, for: 10m }")
-        .replace("GET /public: public", "GET /public: { access: public, limit: 6/h by ip }");
+        .replace("GET /public: public", "GET /public: { access: public, limit: 6/hour by ip }");
     let site = Site::new(&policy, &[("DATABASE_URL", postgres.database()), ("REDIS_URL", redis.database())]);
     site.user("ada");
     let nodes = [site.node(), site.node()];

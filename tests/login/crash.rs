@@ -10,8 +10,8 @@ use super::servers::Postgres;
 /// One client that refreshes whatever happens, and keeps what it was last given.
 struct Holder {
     token: String,
-    access: String,
-    rotations: u64,
+    /// How often it was given a new one; others look at it meanwhile.
+    rotations: Arc<AtomicU64>,
 }
 
 /// Times that look random and are the same in every run.
@@ -40,14 +40,13 @@ async fn hold(
         match refresh(&client, &format!("{url}/token"), &holder.token).await {
             Ok(answer) if answer.status == 200 => {
                 holder.token = answer.text("refresh_token");
-                holder.access = answer.text("access_token");
-                holder.rotations += 1;
+                holder.rotations.fetch_add(1, Ordering::SeqCst);
                 failing_since = None;
             }
             Ok(answer) if answer.status == 503 => {
                 failing_since.get_or_insert_with(Instant::now);
             }
-            Ok(answer) => panic!("locked out after {} rotations: {answer:?}", holder.rotations),
+            Ok(answer) => panic!("locked out after {:?} rotations: {answer:?}", holder.rotations),
             Err(_) => {
                 failing_since.get_or_insert_with(Instant::now);
             }
@@ -60,6 +59,7 @@ async fn hold(
 
 struct Load {
     holders: Vec<Arc<tokio::sync::Mutex<Holder>>>,
+    rotations: Vec<Arc<AtomicU64>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     url: Arc<Mutex<String>>,
     stop: tokio::sync::watch::Sender<bool>,
@@ -69,20 +69,28 @@ impl Load {
     async fn start(client: &reqwest::Client, node: &Node, clients: usize) -> Self {
         let url = Arc::new(Mutex::new(format!("http://{}", node.address)));
         let (stop, stopped) = tokio::sync::watch::channel(false);
-        let (mut holders, mut tasks) = (Vec::new(), Vec::new());
+        let (mut holders, mut tasks, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..clients {
             let tokens = login(client, node, "ada").await;
-            let holder =
-                Holder { token: tokens.text("refresh_token"), access: tokens.text("access_token"), rotations: 0 };
+            let rotations = Arc::new(AtomicU64::new(0));
+            counts.push(Arc::clone(&rotations));
+            let holder = Holder { token: tokens.text("refresh_token"), rotations };
             let holder = Arc::new(tokio::sync::Mutex::new(holder));
             tasks.push(tokio::spawn(hold(client.clone(), Arc::clone(&url), Arc::clone(&holder), stopped.clone())));
             holders.push(holder);
         }
-        Self { holders, tasks, url, stop }
+        Self { holders, rotations: counts, tasks, url, stop }
     }
 
-    fn check(&self) {
-        assert!(!self.tasks.iter().any(tokio::task::JoinHandle::is_finished), "a client gave up");
+    /// Waits until everybody has gone on, which nobody could before the last thing that was killed is back.
+    async fn goes_on(&self) {
+        let counts = || self.rotations.iter().map(|count| count.load(Ordering::SeqCst)).collect::<Vec<_>>();
+        let before = counts();
+        super::node::until("everybody goes on", || async {
+            assert!(!self.tasks.iter().any(tokio::task::JoinHandle::is_finished), "a client gave up");
+            counts().iter().zip(&before).all(|(now, before)| now > before)
+        })
+        .await;
     }
 
     async fn end(self) -> Vec<Arc<tokio::sync::Mutex<Holder>>> {
@@ -134,7 +142,7 @@ async fn killing_the_gateway_or_postgresql_loses_no_session_and_no_revocation() 
         let next = site.node();
         *load.url.lock().unwrap() = format!("http://{}", next.address);
         node = Some(next);
-        load.check();
+        load.goes_on().await;
     }
     println!("{KILLS} kills of the gateway: {} s", began.elapsed().as_secs());
     let began = Instant::now();
@@ -142,7 +150,7 @@ async fn killing_the_gateway_or_postgresql_loses_no_session_and_no_revocation() 
         tokio::time::sleep(Duration::from_millis(dice.below(60))).await;
         postgres.kill();
         postgres.restart();
-        load.check();
+        load.goes_on().await;
     }
     println!("{KILLS} kills of PostgreSQL: {} s", began.elapsed().as_secs());
     let node = node.unwrap();
@@ -153,14 +161,13 @@ async fn killing_the_gateway_or_postgresql_loses_no_session_and_no_revocation() 
     let holders = load.end().await;
     let mut rotations = 0;
     for holder in &holders {
-        let mut holder = holder.lock().await;
+        let holder = holder.lock().await;
         super::node::until("everybody can go on", || {
             let (client, url, token) = (client.clone(), node.url("/token"), holder.token.clone());
             async move { refresh(&client, &url, &token).await.is_ok_and(|answer| answer.status == 200) }
         })
         .await;
-        rotations += holder.rotations;
-        holder.token.clear();
+        rotations += holder.rotations.load(Ordering::SeqCst);
     }
     for (access, token) in &revoked {
         assert_eq!(get(&client, &node.url("/items"), access).await.unwrap(), 401, "a revocation was lost");

@@ -2,11 +2,9 @@
 //! killed.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test ends at the first surprise, and prints what it measured"
+    reason = "a test ends at the first surprise"
 )]
 
 #[path = "../support/servers.rs"]
