@@ -15,7 +15,8 @@ impl Login {
     /// What nobody gave out, or has expired, needs no ending (200). `token_type_hint` is not needed.
     pub async fn revoke(&self, asking: &Asking<'_>, form: Form) -> Response {
         match self.revoke_token(asking, &form).await {
-            Ok(()) => asking.answer(Response::new(200)),
+            // RFC 7009 §2.2 leaves the body open; simple-oauth2 wants one of JSON.
+            Ok(()) => asking.answer(Response::json(200, &serde_json::json!({}))),
             Err(error) => asking.refuse(&error),
         }
     }

@@ -750,7 +750,7 @@ async fn whoever_holds_a_token_may_revoke_it() {
         ["token=junk", "token=prt_junk", "token=a.b.c&token_type_hint=refresh_token", "token=x&token_type_hint=?"]
     {
         let answer = world.revoke(body).await;
-        assert_eq!((answer.response.status, answer.response.body.len()), (200, 0), "{body}");
+        assert_eq!((answer.response.status, &*answer.response.body), (200, &b"{}"[..]), "{body}");
     }
     assert_eq!(world.revoke("").await.word(), "400 invalid_request");
 

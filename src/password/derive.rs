@@ -20,9 +20,7 @@ pub(super) fn derive(scheme: &Scheme, password: &[u8], salt: &[u8], output: &mut
             let params = Params::new(*memory, *passes, *lanes, Some(output.len())).map_err(|_| HashError::Failed)?;
             let argon2 = Argon2::new(*algorithm, Version::V0x13, params);
             let mut blocks = memory_of(argon2.params().block_count())?;
-            argon2
-                .hash_password_into_with_memory(password, salt, output, &mut blocks)
-                .map_err(|_| HashError::Failed)
+            argon2.hash_password_into_with_memory(password, salt, output, &mut blocks).map_err(|_| HashError::Failed)
         }
         Scheme::Bcrypt { cost, before } => bcrypt(*cost, before, password, salt, output),
         Scheme::Firebase { cost, signer_key } => firebase(cost, signer_key, password, salt, output),

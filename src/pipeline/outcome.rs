@@ -38,7 +38,7 @@ pub(super) fn respond(
     let mut response = if denial.route.and_then(|route| policy.route(route)).is_some_and(is_login) {
         problem.respond_like_oauth()
     } else if fastapi {
-        problem.respond_like_fastapi()
+        Problem { detail: fastapi_detail(denial), ..problem }.respond_like_fastapi()
     } else {
         problem.respond()
     };
@@ -96,6 +96,16 @@ pub(super) fn respond(
         });
     }
     response
+}
+
+/// The texts of FastAPI's own security tools, which clients written against them look for.
+fn fastapi_detail(denial: &Denial) -> &str {
+    match denial.reason {
+        Reason::Unauthenticated => "Not authenticated",
+        Reason::InvalidToken => "Could not validate credentials",
+        Reason::InsufficientScope | Reason::AccessDenied => "Not enough permissions",
+        _ => &denial.detail,
+    }
 }
 
 /// The challenge that goes with a refusal (RFC 6750 §3, RFC 9470 §3).

@@ -1,6 +1,6 @@
 //! The upstream's answer on its way to the client.
 
-use http::header::{SET_COOKIE, VARY, VIA};
+use http::header::{CACHE_CONTROL, PRAGMA, SET_COOKIE, VARY, VIA};
 use http::{HeaderName, HeaderValue, Version};
 use pingora::http::ResponseHeader;
 
@@ -39,6 +39,11 @@ pub(super) fn edit(response: &mut ResponseHeader, passing: &Passing) {
         }
         // Also without an origin: a cache must not give this answer to one.
         let _ = fields.0.append_header(VARY, vary);
+    }
+    if passing.forward.login {
+        // What a login answers is kept by nobody (RFC 6749 §5.1), whatever the app says.
+        fields.set(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        fields.set(PRAGMA, HeaderValue::from_static("no-cache"));
     }
     passing.forward.edits.apply_to_response(&mut fields);
     let _ = response.append_header(VIA, HeaderValue::from_static(via(Version::HTTP_11)));

@@ -176,7 +176,10 @@ async fn what_is_no_document_passes_as_it_is() {
     ] {
         let gateway = answering(move |_| answer(status, lines, body.as_bytes())).await;
         let answer = gateway.get("/openapi.json", "").await;
-        assert_eq!(format!("{} {}", answer.status, answer.text()), format!("{} {body}", status.split(' ').next().unwrap()));
+        assert_eq!(
+            format!("{} {}", answer.status, answer.text()),
+            format!("{} {body}", status.split(' ').next().unwrap())
+        );
         assert_eq!(answer.value("x-auth-user"), None);
         if lines.contains("ETag") {
             assert_eq!(answer.value("etag"), Some("\"a\""));
