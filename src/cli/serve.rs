@@ -190,7 +190,7 @@ async fn build(config: &Config, environment: Arc<Environment>, loaded: Loaded) -
         store: config.store.clone(),
         redis: config.redis.clone(),
         public_url: config.public_url.as_deref().map(Into::into),
-        audit: Arc::new(Audit::new(Arc::clone(&decisions), Arc::clone(&metrics), &config.log)),
+        audit: Arc::new(Audit::new(Arc::clone(&decisions), Arc::clone(&metrics))),
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
     };

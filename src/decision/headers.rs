@@ -62,6 +62,11 @@ impl HeaderEdits {
         &self.response
     }
 
+    /// Also sets this on the request. The name must be one that is always removed.
+    pub fn set_on_request(&mut self, name: HeaderName, value: HeaderValue) {
+        self.request.push((name, value));
+    }
+
     /// Edits the request that goes upstream. To be called after everything that may remove headers.
     pub fn apply(&self, fields: &mut impl Fields) {
         self.clean(fields);

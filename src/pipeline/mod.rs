@@ -6,6 +6,7 @@
 //! [`About`] becomes the line of the decision log. What must ask a store (limits that gateways share, the login
 //! endpoints) comes after that, and is in `own`. It does not read bodies and knows no connection.
 
+mod assertion;
 mod authenticate;
 pub mod cors;
 mod id;
@@ -15,7 +16,7 @@ mod own;
 mod record;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderName;
 use parking_lot::Mutex;
@@ -225,7 +226,7 @@ impl Pipeline {
         let id = DecisionId::new(at, &*self.settings.random);
         let mut course =
             Course { client: ClientAddr::new(head.peer), auth_micros: 0, limited: None, shared: Vec::new() };
-        let end = self.stages(&active, head, at, &mut course);
+        let end = self.stages(&active, head, (&id, at), &mut course);
         let (verdict, outcome) = match end {
             Ok(End::Forward(permit, forward)) => (Verdict::Permitted(permit), Outcome::Forward(forward)),
             Ok(End::Answer(permit, own)) => (Verdict::Permitted(permit), Outcome::Answer(own)),
@@ -247,12 +248,16 @@ impl Pipeline {
         &self,
         active: &Active,
         head: &RequestHead<'_>,
-        now: Timestamp,
+        (id, now): (&DecisionId, Timestamp),
         course: &mut Course,
     ) -> Result<End, Denial> {
         let Asked { target, host, body } = Asked::parse(head)?; // 400, 414, 417, 421, 431, 501
         let origin = Origin::of(head, &host, &self.settings.trusted_proxies);
         course.client = origin.client();
+        if self.settings.decisions.is_blocked() {
+            let denial = Denial::new(Reason::Unavailable, "nothing is answered while no record can be kept of it");
+            return Err(denial.retry_after(Duration::from_secs(1)).because("audit_not_written"));
+        }
         if let Some(preflight) = preflight(&active.policy, &target, &host, head) {
             let methods = preflight.methods.iter().map(http::Method::as_str);
             return Ok(End::Preflight(cors::preflight(preflight.cors, head, methods)));
@@ -281,9 +286,13 @@ impl Pipeline {
         let permit = authorize(routed, authenticated.caller, &facts, now)?; // 401, 403
         let keys = limit::Keys { caller: permit.caller(), token, ..keys };
         self.limit(active, permit.route(), &permit.route().limits_by_identity, &keys, course)?; // 429
-        let edits = headers(&permit, &facts, now)?; // 403
+        let mut edits = headers(&permit, &facts, now)?; // 403
         match permit.destination() {
             Destination::Upstream(_) => {
+                let public_url = active.services.public_url.as_deref();
+                if let Some((name, value)) = assertion::assertion(&permit, &active.keys, public_url, id, now)? {
+                    edits.set_on_request(name, value); // 503
+                }
                 let forward = Forward {
                     edits,
                     target: permit.forwarded_target()?.into(), // 500

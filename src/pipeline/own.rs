@@ -60,6 +60,8 @@ impl Pipeline {
     ) -> Response {
         let Verdict::Permitted(permit) = &about.verdict else { return OAuthError::unavailable().respond(false) };
         let mut response = match login_of(about, permit) {
+            // Also apps without a login publish what their assertions are verified with.
+            _ if own == OwnEndpoint::Jwks => metadata::jwks(about.policy(), &about.active.keys),
             None => OAuthError::unavailable().respond(permit.app().errors_fastapi),
             Some((login, settings)) => {
                 let asking = self.asking(about, permit, settings, head);
@@ -97,8 +99,7 @@ impl Pipeline {
             OwnEndpoint::ProtectedResource => {
                 return Ok(metadata::protected_resource(policy, app, &self.origin(about, head)));
             }
-            OwnEndpoint::Jwks => return Ok(metadata::jwks(policy, &about.active.keys)),
-            OwnEndpoint::Login | OwnEndpoint::Callback => return Err(OAuthError::unavailable()),
+            OwnEndpoint::Jwks | OwnEndpoint::Login | OwnEndpoint::Callback => return Err(OAuthError::unavailable()),
             OwnEndpoint::Token | OwnEndpoint::Logout | OwnEndpoint::Revoke | OwnEndpoint::Introspect => {}
         }
         let body = body.map_err(|denial| match denial.reason {

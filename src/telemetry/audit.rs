@@ -29,7 +29,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::config::Log;
 use crate::identity::account::AccountName;
 
 use super::decision_log::{DecisionLog, Shape, plain, push_time};
@@ -314,18 +313,17 @@ impl<'e> AuditEvent<'e> {
 pub struct Audit {
     log: Arc<DecisionLog>,
     metrics: Option<Arc<Metrics>>,
-    required: bool,
 }
 
 impl Audit {
     /// An audit log beside the decisions of `log`, counted in `metrics`.
-    pub fn new(log: Arc<DecisionLog>, metrics: Arc<Metrics>, settings: &Log) -> Self {
-        Self { log, metrics: Some(metrics), required: settings.audit_required }
+    pub fn new(log: Arc<DecisionLog>, metrics: Arc<Metrics>) -> Self {
+        Self { log, metrics: Some(metrics) }
     }
 
     /// A log that keeps nothing.
     pub fn none() -> Self {
-        Self { log: Arc::new(DecisionLog::none()), metrics: None, required: false }
+        Self { log: Arc::new(DecisionLog::none()), metrics: None }
     }
 
     /// Counts one event and writes it. Never waits.
@@ -342,17 +340,16 @@ impl Audit {
         self.log.audit(|line, shape| event.write(line, shape));
     }
 
-    /// Whether requests must be refused (503): records are required, and the last write failed or there is no room for
-    /// more. While it is so, the lines of those refusals are what the writer is tried with again.
+    /// See [`DecisionLog::is_blocked`].
     pub fn is_blocked(&self) -> bool {
-        self.required && self.log.is_failing()
+        self.log.is_blocked()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DecisionSink;
+    use crate::config::{DecisionSink, Log};
     use crate::random::SeededRandom;
     use serde_json::Value;
     use std::time::Duration;
@@ -454,7 +451,7 @@ mod tests {
     fn events_are_counted_even_where_nothing_is_written() {
         let ada = AccountName::parse("ada").unwrap();
         let (log, metrics) = (Arc::new(DecisionLog::none()), Arc::new(Metrics::new()));
-        let audit = Audit::new(Arc::clone(&log), Arc::clone(&metrics), &Log::default());
+        let audit = Audit::new(Arc::clone(&log), Arc::clone(&metrics));
         audit.record(&failed_login(Account::Known(&ada)));
         audit.record(&AuditEvent::new(Timestamp::from_seconds(0), Event::Login, Outcome::Success));
         audit.record(&AuditEvent::new(Timestamp::from_seconds(0), Event::Reuse, Outcome::Failure));
@@ -479,7 +476,7 @@ mod tests {
         {
             let settings = Log { audit_required: required, decisions, ..Log::default() };
             let log = Arc::new(DecisionLog::start(&settings, &SeededRandom::new(1)).unwrap());
-            let audit = Audit::new(Arc::clone(&log), Arc::new(Metrics::new()), &settings);
+            let audit = Audit::new(Arc::clone(&log), Arc::new(Metrics::new()));
             assert!(!audit.is_blocked());
             audit.record(&event);
             let deadline = std::time::Instant::now() + Duration::from_secs(if blocks { 20 } else { 1 });
@@ -497,7 +494,7 @@ mod tests {
         let decisions = DecisionSink::File { path: path.clone(), size: 1 << 20, keep: 1 };
         let settings = Log { decisions, audit_required: true, ..Log::default() };
         let log = Arc::new(DecisionLog::start(&settings, &SeededRandom::new(1)).unwrap());
-        let audit = Audit::new(Arc::clone(&log), Arc::new(Metrics::new()), &settings);
+        let audit = Audit::new(Arc::clone(&log), Arc::new(Metrics::new()));
         for _ in 0..100 {
             audit.record(&AuditEvent::new(Timestamp::from_seconds(0), Event::Refresh, Outcome::Success));
         }

@@ -100,6 +100,8 @@ pub struct Masks {
 pub struct DecisionLog {
     queue: Option<Queue>,
     shape: Shape,
+    /// `log.audit: required`.
+    required: bool,
 }
 
 impl DecisionLog {
@@ -113,12 +115,12 @@ impl DecisionLog {
                 Some(Queue::start(QUEUE_BYTES, Rotating::open(path, *size, *keep)?)?)
             }
         };
-        Ok(Self { queue, shape: Shape::new(settings, random) })
+        Ok(Self { queue, shape: Shape::new(settings, random), required: settings.audit_required })
     }
 
     /// A log that keeps nothing.
     pub fn none() -> Self {
-        Self { queue: None, shape: Shape::default() }
+        Self { queue: None, shape: Shape::default(), required: false }
     }
 
     /// Writes one decision, unless it is sampled away. Never waits.
@@ -147,9 +149,10 @@ impl DecisionLog {
         self.queue.as_ref().map_or(0, Queue::audit_dropped)
     }
 
-    /// Whether lines are being lost: the queue is full, or the last write failed.
-    pub(super) fn is_failing(&self) -> bool {
-        self.queue.as_ref().is_some_and(Queue::is_failing)
+    /// Whether requests must be refused (503): records are required, and the last write failed or there is no room for
+    /// more. While it is so, the lines of those refusals are what the writer is tried with again.
+    pub fn is_blocked(&self) -> bool {
+        self.required && self.queue.as_ref().is_some_and(Queue::is_failing)
     }
 
     /// Writes a line of the audit log. It is never sampled away.

@@ -1,8 +1,21 @@
 //! C. Identity headers and header hygiene.
 
+use std::sync::Arc;
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use portcullis::clock::{ManualClock, Timestamp};
+use portcullis::config::StoreUrl;
+use portcullis::live::Live;
+use portcullis::pipeline::Services;
+use portcullis::random::SeededRandom;
+use portcullis::server::services::{Keeper, Outside};
+use serde_json::Value;
+
 use crate::client::Client;
 use crate::h2raw;
-use crate::harness::{Harness, IDENTITY, Token, get};
+use crate::harness::{Harness, IDENTITY, NOW, Token, compile, get};
 use crate::table::{BAD, Refused, Report, admin, canon, p0, p1, policy};
 use crate::upstream::{Recorded, Upstream};
 
@@ -353,6 +366,106 @@ async fn every_authenticator_cleans_every_header() {
         report.note("C13", user.is_none() || upstream[0].value("remote-user") == user, || format!("{upstream:?}"));
     }
     report.finish();
+}
+
+/// An app that can be reached around the gateway believes the signed assertion, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_verifies_the_assertion_cannot_be_told_anything_by_others() {
+    let mut report = Report::default();
+    let text = format!(
+        "version: 1\napp: items\nupstream: http://UPSTREAM\nassertion: true\n{IDENTITY}roles: {{ editor: {{}} }}\n\
+         routes:\n  GET /items: authenticated\n  GET /maybe: optional\n  GET /open: public\n"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let services = services(&text, &folder).await;
+    let gateway = Harness::with(&text, Upstream::start().await, |parts| parts.services = services).await;
+    let forged = "X-Auth-Assertion: forged\r\nX_Auth_Assertion: forged\r\n";
+
+    let jwks = gateway.get("/.well-known/jwks.json", "").await;
+    let keys: Value = serde_json::from_slice(&jwks.body).unwrap();
+    report.note("C14", jwks.status == 200 && !jwks.text().contains("\"d\""), || jwks.text());
+
+    let reader = Token::of("ada").with("roles", serde_json::json!(["editor"])).with("scope", "read").line();
+    gateway.get("/items", &format!("{reader}{forged}")).await;
+    let asserted = gateway.upstream.one().value("x-auth-assertion").unwrap_or_default().to_owned();
+    let claims = verify_assertion(Some(&asserted), &keys, "items", NOW).unwrap();
+    let said = (&claims["sub"], &claims["roles"][0], &claims["scope"], &claims["issuer"], &claims["iss"]);
+    report.note(
+        "C14",
+        format!("{said:?}").replace("String", "") == r#"(("ada"), ("editor"), ("read"), ("tests"), ("portcullis"))"#,
+        || format!("{said:?}"),
+    );
+    report.note("C14", claims["exp"].as_i64() == Some(NOW + 60), || format!("{claims}"));
+
+    let with_another_key = Token::of("ada").with("iss", "portcullis").with("aud", "items").sign();
+    let kept = asserted.rsplit_once('.').unwrap().0;
+    let unsigned = format!("{kept}.");
+    let mut changed = asserted.clone();
+    changed.replace_range(60..61, if &asserted[60..61] == "A" { "B" } else { "A" });
+    for (given, audience, now, why) in [
+        (None, "items", NOW, "missing"),
+        (Some("forged"), "items", NOW, "forged"),
+        (Some(&*with_another_key), "items", NOW, "with another key"),
+        (Some(&*unsigned), "items", NOW, "unsigned"),
+        (Some(&*changed), "items", NOW, "changed"),
+        (Some(&*asserted), "orders", NOW, "for another app"),
+        (Some(&*asserted), "items", NOW + 60, "expired"),
+    ] {
+        let verified = verify_assertion(given, &keys, audience, now);
+        report.note("C14", verified.is_err(), || format!("{why}: {verified:?}"));
+    }
+
+    // Of nobody nothing is said, and what an app was told is no token.
+    for (target, lines) in [("/maybe", ""), ("/open", ""), ("/open", &*reader)] {
+        gateway.get(target, &format!("{lines}{forged}")).await;
+        let upstream = gateway.upstream.one();
+        report.note("C14", upstream.values("x-auth-assertion").is_empty(), || format!("{target}: {upstream:?}"));
+    }
+    let answer = gateway.get("/items", &format!("Authorization: Bearer {asserted}\r\n")).await;
+    report.note("C14", answer.status == 401, || format!("{answer:?}"));
+
+    // Without a key nobody is vouched for, and what is open stays open.
+    let without = Harness::start(&text).await;
+    let answer = without.get("/items", &reader).await;
+    report.note("C14", answer.status == 503 && answer.value("retry-after").is_some(), || format!("{answer:?}"));
+    report.note("C14", without.get("/open", "").await.status == 200, || "public".to_owned());
+    report.finish();
+}
+
+/// What an app does: fetch the keys once, then verify algorithm, key, signature, issuer, audience and lifetime.
+fn verify_assertion(given: Option<&str>, keys: &Value, audience: &str, now: i64) -> Result<Value, &'static str> {
+    let [header, claims, signature] = given.unwrap_or_default().split('.').collect::<Vec<_>>()[..] else {
+        return Err("no assertion");
+    };
+    let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| "not base64url");
+    let parse = |text: &str| serde_json::from_slice::<Value>(&decode(text)?).map_err(|_| "no JSON");
+    let (header, parsed) = (parse(header)?, parse(claims)?);
+    if (&header["alg"], &header["typ"]) != (&"ES256".into(), &"assertion+jwt".into()) {
+        return Err("another kind of token");
+    }
+    let key = keys["keys"].as_array().unwrap().iter().find(|key| key["kid"] == header["kid"] && key["alg"] == "ES256");
+    let key = key.ok_or("an unknown key")?;
+    let coordinate = |name: &str| decode(key[name].as_str().unwrap_or_default());
+    let point = [vec![4], coordinate("x")?, coordinate("y")?].concat();
+    let signed = &given.unwrap_or_default()[..given.unwrap_or_default().rfind('.').unwrap_or(0)];
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
+        .verify(signed.as_bytes(), &decode(signature)?)
+        .map_err(|_| "a wrong signature")?;
+    match (parsed["iss"].as_str(), parsed["aud"].as_str(), parsed["exp"].as_i64()) {
+        (Some("portcullis"), Some(aud), Some(exp)) if aud == audience && now < exp => Ok(parsed),
+        _ => Err("of another gateway, for another app, or expired"),
+    }
+}
+
+/// A store with a key for assertions in it.
+async fn services(policy: &str, folder: &tempfile::TempDir) -> Arc<Live<Services>> {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(NOW)));
+    let mut outside = Outside::without_store(clock, Arc::new(SeededRandom::new(7)));
+    outside.store = StoreUrl::parse("sqlite:portcullis.db", folder.path(), "store").unwrap();
+    let policy = compile(&policy.replace("UPSTREAM", "127.0.0.1:9"), &[]);
+    let (services, keeping) = Keeper::start(outside, Arc::new(Live::new(policy))).await.unwrap();
+    tokio::spawn(keeping);
+    services
 }
 
 #[tokio::test(flavor = "multi_thread")]

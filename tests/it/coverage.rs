@@ -2,7 +2,6 @@
 
 /// Rows that ask for what this build does not have.
 const NOT_HERE: &[(&str, &str)] = &[
-    ("C14", "signed assertions come with the login endpoints"),
     ("D07", "no identity backend is called"),
     ("D08", "nothing is fetched: keys are static, introspection is not offered"),
     ("D11", "the PROXY protocol is not offered; its first line is a malformed request (E06)"),

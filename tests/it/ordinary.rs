@@ -374,3 +374,26 @@ async fn every_request_leaves_a_line_without_its_query() {
     let text = counts.encode(gateway.clock.now(), &kept);
     assert!(text.contains("code=\"invalid_token\"} 1") && text.contains("requests_in_flight 0"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_records_are_required_nothing_is_answered_without_one() {
+    for (audit_required, expected) in [(true, 503), (false, 200)] {
+        // A device that is always full.
+        let decisions = DecisionSink::File { path: "/dev/full".into(), size: 1 << 20, keep: 1 };
+        let log = Log { decisions, audit_required, ..Log::default() };
+        let decisions = Arc::new(DecisionLog::start(&log, &SeededRandom::new(1)).unwrap());
+        let gateway = Harness::with(&policy("  GET /items: public\n"), Upstream::start().await, |parts| {
+            parts.decisions = decisions;
+        })
+        .await;
+        assert_eq!(gateway.get("/items", "").await.status, 200);
+        let deadline = std::time::Instant::now() + Duration::from_secs(if audit_required { 20 } else { 1 });
+        let mut answer = gateway.get("/items", "").await;
+        while answer.status != 503 && std::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            answer = gateway.get("/items", "").await;
+        }
+        assert_eq!(answer.status, expected, "{answer:?}");
+        assert_eq!(answer.value("retry-after"), audit_required.then_some("1"));
+    }
+}

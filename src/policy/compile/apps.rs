@@ -26,9 +26,6 @@ impl Builder<'_> {
             if let Some(preset) = &header.preset {
                 self.unsupported(preset.span, format!("`preset: {}`", preset.value));
             }
-            if let Some(assertion) = &header.assertion {
-                self.unsupported(assertion.span, "`assertion`");
-            }
             let place = self.place(app.name.span);
             let name: Arc<str> = app.name.value.as_str().into();
             self.policy.apps.push(App {

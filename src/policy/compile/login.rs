@@ -22,11 +22,14 @@ const FAILURES: [u16; 4] = [400, 401, 403, 422];
 /// The field in which FastAPI's form names the account.
 const ACCOUNT_FIELD: &str = "username";
 
+/// Where keys are published.
+const JWKS: &str = "/.well-known/jwks.json";
+
 /// Where clients look for metadata and keys (RFC 8414 §3, RFC 9728 §3).
 const WELL_KNOWN: [(OwnEndpoint, &str); 3] = [
     (OwnEndpoint::AuthorizationServer, "/.well-known/oauth-authorization-server"),
     (OwnEndpoint::ProtectedResource, "/.well-known/oauth-protected-resource"),
-    (OwnEndpoint::Jwks, "/.well-known/jwks.json"),
+    (OwnEndpoint::Jwks, JWKS),
 ];
 
 impl Builder<'_> {
@@ -108,6 +111,17 @@ impl Builder<'_> {
         }
     }
 
+    /// Whoever gets assertions must be able to verify them, also where there is no login.
+    pub(super) fn assertion_keys(&mut self, span: Span, shared: &Shared<'_>, tables: &mut Tables) {
+        let path = Spanned::new(JWKS.to_owned(), span);
+        if self.is_taken(shared.app, &segments(JWKS)) {
+            return;
+        }
+        let public = document::Requirement::Word(Spanned::new(Access::Public, span));
+        let options = RouteOptions { limit: vec![document::LimitUse::None(span)], ..RouteOptions::default() };
+        self.endpoint(OwnEndpoint::Jwks, &path, segments(JWKS), &public, &options, shared, tables);
+    }
+
     /// Whether something answers there already.
     fn is_taken(&self, app: AppId, template: &[Segment]) -> bool {
         let hosts = |app| self.policy.app(app).map(|app| &app.hosts);
@@ -168,7 +182,7 @@ impl Builder<'_> {
             requirement,
             options,
             // The app's own endpoint answers.
-            own: (!via_upstream).then_some(endpoint),
+            own: (!via_upstream || endpoint != OwnEndpoint::Token).then_some(endpoint),
         };
         self.route(entry, shared, tables);
     }

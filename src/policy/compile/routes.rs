@@ -82,6 +82,9 @@ impl<'d> Builder<'d> {
             if let Some(login) = &shared.header.login {
                 self.login(login, shared, &mut tables);
             }
+            if let Some(assertion) = &shared.header.assertion {
+                self.assertion_keys(assertion.span, shared, &mut tables);
+            }
         }
         self.policy.hosts = tables.finish();
     }
