@@ -3,7 +3,7 @@
 //!
 //! A check takes a permit, or waits in a queue of bounded length for a bounded time, or is refused at once. The permit
 //! goes with the work: a client that hangs up does not let the next one start while its hash is still being computed
-//! (alexedwards/argon2id#35). Memory is bounded by permits × 19 MiB for hashes of ours, × 256 MiB for whatever may be
+//! (alexedwards/argon2id#35). Hashing yields to everything else: requests of people who are logged in go first. Memory is bounded by permits × 19 MiB for hashes of ours, × 256 MiB for whatever may be
 //! stored (`password` refuses more).
 //!
 //! [`Hasher::check`] does the same work whether somebody of the name exists or not: where there is no hash it checks
@@ -145,11 +145,14 @@ impl Hasher {
         F: FnOnce() -> Result<T, HashError> + Send + 'static,
     {
         let permit = self.permit().await?;
-        let work = tokio::task::spawn_blocking(move || {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let thread = std::thread::Builder::new().name("portcullis-hash".to_owned()).spawn(move || {
             let _permit = permit; // to the end of the work, not of the request
-            work()
+            step_back();
+            let _ = answer.send(work());
         });
-        work.await.map_err(|_| Busy::Failed)?.map_err(|_| Busy::Failed)
+        drop(thread.map_err(|_| Busy::Failed)?);
+        answered.await.map_err(|_| Busy::Failed)?.map_err(|_| Busy::Failed)
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, Busy> {
@@ -165,6 +168,14 @@ impl Hasher {
             Err(_) => Err(Busy::WaitedTooLong),
         }
     }
+}
+
+/// Lets everybody else on the machine go first, for as long as this thread lives. Priority goes down without privileges
+/// and never up again, which is why each computation has a thread of its own. On Linux it is the thread's alone; elsewhere
+/// it would be the process's.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, 19);
 }
 
 /// A place in the queue, until it is dropped.
