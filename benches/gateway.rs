@@ -99,16 +99,11 @@ fn main() {
 /// What the decision alone takes, in microseconds.
 fn decide_alone(upstream: SocketAddr) -> f64 {
     use portcullis::pipeline::{Pipeline, Settings};
+    let Parts { policy, clock, random, trusted_proxies, country_header, decisions, metrics, services, .. } =
+        Parts::new(Arc::new(Live::new(compile(upstream))));
     let pipeline = Pipeline::new(
-        Arc::new(Live::new(compile(upstream))),
-        Settings {
-            clock: Arc::new(portcullis::server::SystemClock),
-            random: Arc::new(portcullis::server::SystemRandom),
-            trusted_proxies: Default::default(),
-            country_header: None,
-            decisions: Arc::new(portcullis::telemetry::decision_log::DecisionLog::none()),
-            metrics: Arc::new(portcullis::telemetry::metrics::Metrics::new()),
-        },
+        policy,
+        Settings { clock, random, trusted_proxies, country_header, decisions, metrics, services },
     );
     let fields = [
         ("host", "api.test"),
