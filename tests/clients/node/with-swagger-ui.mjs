@@ -67,6 +67,7 @@ await step('the Authorize dialog shows the scopes with the words of the policy',
     assert.ok(text.includes(word), `no "${word}" in the dialog: ${text}`)
   }
   assert.equal(await dialog.locator('.scopes input[type=checkbox]').count(), 2)
+  await dialog.locator('.auth-btn-wrapper').scrollIntoViewIfNeeded()
   await shot('2-authorize')
 })
 
