@@ -42,6 +42,18 @@ trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# Users of this example, in a store of its own; `portcullis user` manages them.
+export DATABASE_URL=${DATABASE_URL:-sqlite:$root/target/fastapi-items.db}
+user() { # name, arguments
+    local name=$1
+    shift
+    (cd "$here" && "$PORTCULLIS" user show "$name" >/dev/null 2>&1) && return
+    echo "items of $name" | (cd "$here" && "$PORTCULLIS" --quiet user add "$name" --password-stdin "$@" >/dev/null)
+}
+mkdir -p "$root/target"
+user rita --scope items:read --email rita@example.com
+user will --role editor --email will@example.com
+
 answers() { "$venv/bin/python" -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=1)' "$1" 2>/dev/null; }
 until_it_answers() { # url, process
     for _ in $(seq 100); do
@@ -90,6 +102,11 @@ The app is at http://127.0.0.1:8000, the gateway at http://$gateway. In another 
   curl -i -H "Authorization: Bearer \$BOSS" http://$gateway/users            # 200, role admin
   curl -i -H "Authorization: Bearer \$BOSS" -X DELETE http://$gateway/items/1
                                                                             # 204, an admin has every permission
+
+Or log in as rita or will, whose password is "items of" and the name: with the Authorize button on
+http://$gateway/docs, or
+
+  curl -s http://$gateway/token -d username=will --data-urlencode 'password=items of will'
 
 Edit examples/fastapi-items/policies/items.yaml and send one of them again: the change is live at once, unless the
 policy is broken or fails its own tests; then the old one stays. Ctrl-C stops both.
