@@ -114,11 +114,12 @@ fn base(app: &App) -> String {
     path
 }
 
-/// The scopes that the app's routes ask for.
+/// The scopes of the catalogue, and those that the app's routes ask for.
 fn scopes<'p>(policy: &'p PolicySet, app: &App) -> BTreeSet<&'p str> {
     let of_app = |id| policy.app(id).is_some_and(|other| other.name == app.name);
     let leaves = policy.routes.iter().filter(|route| of_app(route.app)).flat_map(|route| &route.leaves);
-    leaves.filter_map(|leaf| if let LeafKind::Scope(scope) = &leaf.kind { Some(&**scope) } else { None }).collect()
+    let asked = leaves.filter_map(|leaf| if let LeafKind::Scope(scope) = &leaf.kind { Some(&**scope) } else { None });
+    policy.scopes.iter().map(|(name, _)| &**name).chain(asked).collect()
 }
 
 fn cached(document: &Value) -> Response {
