@@ -31,7 +31,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::identity::Caller;
 use crate::issuer::Snapshot;
 use crate::live::Live;
-use crate::policy::set::{self, App, Issuer, LocalIssuer, PolicySet, Via};
+use crate::policy::set::{self, App, Issuer, LocalIssuer, OwnEndpoint, PolicySet, Via};
 use crate::random::Random;
 use crate::request::forwarded::ClientAddr;
 use crate::response::{DECISION_HEADER, Response};
@@ -130,13 +130,19 @@ impl Login {
     }
 
     /// Notes that a form was refused before it reached one of the endpoints: it could not be read, or came too often.
-    pub fn refused(&self, asking: &Asking<'_>, error: &OAuthError) -> Response {
+    pub fn refused(&self, asking: &Asking<'_>, asked: OwnEndpoint, error: &OAuthError) -> Response {
+        let event = match asked {
+            OwnEndpoint::Revoke => Event::Revoke,
+            OwnEndpoint::Introspect => Event::Introspect,
+            OwnEndpoint::Logout => Event::Logout,
+            _ => Event::Login,
+        };
         let reason = match error {
             OAuthError::RateLimited(_) => Reason::RateLimited,
             OAuthError::Unavailable(_) => Reason::StoreUnavailable,
             _ => Reason::InvalidRequest,
         };
-        self.audit(&asking.event(Event::Login, Outcome::Failure).because(reason));
+        self.audit(&asking.event(event, Outcome::Failure).because(reason));
         asking.refuse(error)
     }
 

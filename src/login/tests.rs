@@ -15,7 +15,7 @@ use crate::identity::{Transport, account};
 use crate::issuer::Issuers;
 use crate::policy::compile::compile;
 use crate::policy::references::References;
-use crate::policy::set::{Lockout, Revision};
+use crate::policy::set::{Lockout, OwnEndpoint, Revision};
 use crate::policy::{Options, check, read};
 use crate::random::SeededRandom;
 use crate::secret::Secret;
@@ -252,7 +252,7 @@ impl World {
         let asking = self.asking(client, &Caller::Anonymous);
         match Self::form(body).await {
             Ok(form) => self.login.token(&asking, form).await.into(),
-            Err(error) => self.login.refused(&asking, &error).into(),
+            Err(error) => self.login.refused(&asking, OwnEndpoint::Token, &error).into(),
         }
     }
 
@@ -430,7 +430,8 @@ async fn the_token_endpoint_answers_each_form_as_documented() {
     }
     let caller = Caller::Anonymous;
     let query = Form::parse(Some(URLENCODED), Some("username=ada"), Bytes::from_static(b"password=right")).await;
-    let refused: Answer = world.login.refused(&world.asking(CLIENT, &caller), &query.unwrap_err()).into();
+    let refused: Answer =
+        world.login.refused(&world.asking(CLIENT, &caller), OwnEndpoint::Token, &query.unwrap_err()).into();
     assert_eq!(refused.word(), "400 invalid_request");
 }
 

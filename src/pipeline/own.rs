@@ -66,7 +66,7 @@ impl Pipeline {
             Some((login, settings)) => {
                 let asking = self.asking(about, permit, settings, head);
                 let answered = self.endpoint(about, permit, login, &asking, own, head, body).await;
-                answered.unwrap_or_else(|error| login.refused(&asking, &error))
+                answered.unwrap_or_else(|error| login.refused(&asking, own, &error))
             }
         };
         if let Some(settings) = permit.app().cors.as_ref()
@@ -132,7 +132,7 @@ impl Pipeline {
         let asking = self.asking(about, permit, settings, head);
         let attempted = Attempted::read(settings, head.header(CONTENT_TYPE.as_str()).one(), body).await;
         let limited = self.account_limit(about, permit, settings, head, attempted.account.as_ref()).await;
-        limited.map_err(|error| login.refused(&asking, &error))?;
+        limited.map_err(|error| login.refused(&asking, OwnEndpoint::Token, &error))?;
         login.upstream_attempt(&asking, attempted).await
     }
 
