@@ -29,7 +29,7 @@ use crate::identity::Caller;
 use crate::issuer::Snapshot as Keys;
 use crate::live::Live;
 use crate::login::Login;
-use crate::policy::set::{Destination, LimitUse, OwnEndpoint, PolicySet, Route};
+use crate::policy::set::{Destination, LimitUse, OwnEndpoint, PolicySet, Route, Via};
 use crate::random::Random;
 use crate::request::forwarded::{ClientAddr, Origin, TrustedProxies};
 use crate::request::head::RequestHead;
@@ -304,7 +304,8 @@ impl Pipeline {
                 };
                 Ok(End::Forward(permit, Box::new(forward)))
             }
-            Destination::Own(own) => Ok(End::Answer(permit, own)),
+            Destination::Own(own) if is_built(&permit) => Ok(End::Answer(permit, own)),
+            Destination::Own(_) => Err(Denial::new(Reason::NotImplemented, "this build has no such login")),
         }
     }
 
@@ -376,6 +377,11 @@ impl About {
     pub fn policy(&self) -> &Arc<PolicySet> {
         &self.active.policy
     }
+}
+
+/// Whether this build answers the logins of an app.
+fn is_built(permit: &Permit) -> bool {
+    permit.app().login.as_ref().is_none_or(|login| matches!(login.via, Via::Local | Via::Upstream))
 }
 
 /// With `on_method_override: enforce`, the method that a header asks the upstream to run is authorised too.
