@@ -332,6 +332,7 @@ mod tests {
         assert!(form.scopes().unwrap().is_empty());
         assert!(parse("application/json", r#"{"all": true}"#).await.unwrap().is_true("all"));
         assert!(Form::parse(None, None, Bytes::new()).await.is_ok());
+        assert!(Form::parse(None, Some("all=true"), Bytes::new()).await.is_err(), "it is not ignored either");
     }
 
     #[tokio::test]

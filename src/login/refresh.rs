@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::random::Random;
 use crate::response::Response;
-use crate::store::{EndedBy, Rotation, Session, Successor, TokenHash};
+use crate::store::{EndedBy, Rotation, Session, StoreError, Successor, TokenHash};
 use crate::telemetry::audit::{AuditEvent, Event, Outcome, Reason};
 
 use super::error::OAuthError;
@@ -138,7 +138,8 @@ impl Login {
         let signer = keys
             .signer(&ours.issuer.name)
             .ok_or_else(|| refused(OAuthError::unavailable(), failed(Reason::KeysUnavailable)))?;
-        let access = grant::mint(asking, ours, signer, &user, &session, &scopes, &*parts.random)?;
+        let access = grant::mint(asking, ours, signer, &user, &session, &scopes, &*parts.random)
+            .inspect_err(|_| about(failed(Reason::InvalidScope)))?;
 
         let successor = RefreshToken::generate(&*parts.random);
         let sealed = presented.seal(&successor, &*parts.random).ok_or(OAuthError::unavailable())?;
@@ -146,9 +147,10 @@ impl Login {
         let window = ours.local.reuse_window;
         let (successor, reason) = match parts.stores.sessions.rotate(&hash, &next, window, asking.now).await {
             Ok(Rotation::Rotated(_)) => (successor, None),
-            Ok(Rotation::Repeated(_, sealed)) => {
-                (presented.unseal(&sealed).ok_or(OAuthError::unavailable())?, Some(Reason::Repeated))
-            }
+            Ok(Rotation::Repeated(_, sealed)) => match presented.unseal(&sealed) {
+                Some(successor) => (successor, Some(Reason::Repeated)),
+                None => return Err(down(StoreError::Corrupt("a sealed refresh token".to_owned()))),
+            },
             Ok(Rotation::Reused(session)) => {
                 about(asking.event(Event::Reuse, Outcome::Failure).because(Reason::Reused));
                 self.end(ours, &session, EndedBy::Reuse, asking.now).await.map_err(down)?;
@@ -173,19 +175,14 @@ impl Login {
         session: &Session,
         by: EndedBy,
         now: crate::clock::Timestamp,
-    ) -> Result<(), crate::store::StoreError> {
+    ) -> Result<(), StoreError> {
         let (parts, session, until) = (self.parts.clone(), session.clone(), ours.last_token_ends(now));
         to_the_end(async move { parts.end_session(&session, by, until, now).await }).await
     }
 
     /// A session that ended early has its access tokens revoked too. Where that is not so, because the process or the
     /// store failed in between, it is done now.
-    async fn finish_ending(
-        &self,
-        asking: &Asking<'_>,
-        ours: Ours<'_>,
-        session: &Session,
-    ) -> Result<(), crate::store::StoreError> {
+    async fn finish_ending(&self, asking: &Asking<'_>, ours: Ours<'_>, session: &Session) -> Result<(), StoreError> {
         let Some((ended, by)) = session.ended else { return Ok(()) };
         let until = ours.last_token_ends(ended);
         if asking.now >= until || self.parts.revoked.is_revoked(&session.issuer, None, Some(&session.id), None, None) {

@@ -107,10 +107,8 @@ impl Pipeline {
             _ => OAuthError::InvalidRequest("The request body is malformed"),
         })?;
         let (content_type, query) = (head.header(CONTENT_TYPE.as_str()).one(), permit.target().query());
-        let form = match own {
-            OwnEndpoint::Logout if body.is_empty() => Form::default(),
-            _ => Form::parse(content_type, query, body).await?,
-        };
+        // Also without a body: `/logout?all=true` would end one session and look as if it ended all.
+        let form = Form::parse(content_type, query, body).await?;
         Ok(match own {
             OwnEndpoint::Revoke => login.revoke(asking, form).await,
             OwnEndpoint::Introspect => login.introspect(asking, form).await,
