@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what `make test` needs and does not find: a C compiler, Python and Chromium by apt, Python packages (pinned
-# in requirements.txt) into target/test-env/venv, Node packages (pinned in clients/package-lock.json) into
-# target/test-env/node. Does nothing, quickly, when all is there.
+# Installs what `make test` needs and does not find: a C compiler, Python, PostgreSQL, Redis and Chromium by apt, Python
+# packages (pinned in requirements.txt) into target/test-env/venv, Node packages (pinned in
+# clients/package-lock.json) into target/test-env/node. Does nothing, quickly, when all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,8 +17,20 @@ apt_install() {
     fi
     say "installing $* by apt"
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive sh -c "$apt_without_services" setup "$@"
 }
+
+# Debian starts the services of what it installs, unless this file answers 101; a file of somebody else's stays.
+apt_without_services='
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ] || grep -q portcullis $policy; then
+        trap "rm -f $policy" EXIT
+        trap "exit 1" HUP INT TERM
+        printf "#!/bin/sh\n# for tests/setup.sh of portcullis\nexit 101\n" >$policy
+        chmod 755 $policy
+    fi
+    apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
+'
 
 command -v cargo >/dev/null || die "no cargo: install Rust first (https://rustup.rs)"
 for tool in rustfmt clippy; do
@@ -37,6 +49,10 @@ elif ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     packages+=(python3-venv)
 fi
 [ ${#packages[@]} = 0 ] || apt_install "${packages[@]}"
+servers=()
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || servers+=(postgresql)
+command -v redis-server >/dev/null || servers+=(redis-server)
+[ ${#servers[@]} = 0 ] || (apt_install "${servers[@]}") || say "no ${servers[*]}: the stores are tested without"
 tests/clients/chromium.sh >/dev/null || (apt_install chromium) || say "no Chromium: Swagger UI is skipped"
 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "python3 is $(python3 -V), 3.10 or newer is needed"
