@@ -665,3 +665,22 @@ fn a_decision_is_recalled_from_its_masks() {
         guards.iter().map(|guard| (guard.name.as_str(), guard.needs.as_ref().unwrap().value)).collect();
     assert_eq!(values, [("not-suspended", Truth::True), ("tenant-isolation", Truth::False)]);
 }
+
+/// RFC 8414 §3.1, RFC 9728 §3.1: the path of what is described follows the well-known one.
+#[test]
+fn documents_about_a_login_stand_where_clients_look_for_them() {
+    let keys = |issuer: &str, base: &str| -> Vec<String> {
+        let text = format!(
+            "version: 1\napp: a\nupstream: http://127.0.0.1:9\nlogin: local\n{base}\
+             identity: {{ local: {{ preset: local, issuer: \"{issuer}\" }} }}\nroutes: {{ GET /: public }}\n"
+        );
+        let candidate = candidate(&[("policies/a.yaml", &text)], &References::none());
+        let known = candidate.routes.iter().filter(|route| route.key.contains("well-known"));
+        known.map(|route| route.key.trim_start_matches("GET /.well-known/").to_owned()).collect()
+    };
+    assert_eq!(
+        keys("https://login.example.com/x", "base: /v1\n"),
+        ["oauth-authorization-server/x", "oauth-protected-resource/v1", "jwks.json"]
+    );
+    assert_eq!(keys("portcullis", ""), ["oauth-authorization-server", "oauth-protected-resource", "jwks.json"]);
+}

@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::diagnostic::{Span, Spanned};
 use crate::policy::document::{self, Access, AppId, LimitKey, Preset, RouteOptions};
-use crate::policy::set::{Login, LoginPaths, OwnEndpoint, Via};
+use crate::policy::set::{Issuer, Login, LoginPaths, OwnEndpoint, Via};
 use crate::policy::template::{Segment, Template};
 
 use super::Builder;
@@ -50,11 +50,19 @@ impl Builder<'_> {
             self.own(endpoint, path, login, via, shared, tables);
         }
         let public = document::Requirement::Word(Spanned::new(Access::Public, span));
+        let issuer = self.issuer_of(login, via);
+        let issuer_path = issuer.and_then(|issuer| Some(url_path(&issuer.local.as_ref()?.iss)));
+        let (issuer, issuer_path) = (issuer.map(|issuer| issuer.name.clone()), issuer_path.unwrap_or_default());
         if via == Via::Local {
             for (endpoint, path) in WELL_KNOWN {
                 let mut template = segments(path);
-                if endpoint == OwnEndpoint::ProtectedResource {
-                    template.extend(self.policy.app(shared.app).map_or(&[][..], |app| &app.base).iter().cloned());
+                match endpoint {
+                    // What is described has a path of its own: it follows (RFC 8414 §3.1, RFC 9728 §3.1).
+                    OwnEndpoint::ProtectedResource => {
+                        template.extend(self.policy.app(shared.app).map_or(&[][..], |app| &app.base).iter().cloned());
+                    }
+                    OwnEndpoint::AuthorizationServer => template.extend(issuer_path.iter().cloned()),
+                    _ => {}
                 }
                 // The policy's own route, or another app's on the same host: keys and metadata are the same there.
                 if self.is_taken(shared.app, &template) {
@@ -84,19 +92,10 @@ impl Builder<'_> {
                 _ => {}
             }
         }
-        let fits = |preset: Preset| match via {
-            Via::Local => preset == Preset::Local,
-            Via::Supabase => preset == Preset::Supabase,
-            Via::Upstream | Via::Oidc => false,
-        };
-        let issuer = self.policy.issuers.iter().find(|issuer| {
-            fits(issuer.preset)
-                && (login.issuers.is_empty() || login.issuers.iter().any(|name| name.value == issuer.name.as_str()))
-        });
         let texts = |texts: &Vec<Spanned<String>>| texts.iter().map(|text| text.value.as_str().into()).collect();
         let compiled = Login {
             via,
-            issuer: issuer.map(|issuer| issuer.name.clone()),
+            issuer,
             paths,
             account_limits,
             lockout: login.lockout,
@@ -120,6 +119,19 @@ impl Builder<'_> {
         let public = document::Requirement::Word(Spanned::new(Access::Public, span));
         let options = RouteOptions { limit: vec![document::LimitUse::None(span)], ..RouteOptions::default() };
         self.endpoint(OwnEndpoint::Jwks, &path, segments(JWKS), &public, &options, shared, tables);
+    }
+
+    /// The issuer of the tokens that a login gives out.
+    fn issuer_of(&self, login: &document::Login, via: Via) -> Option<&Issuer> {
+        let preset = match via {
+            Via::Local => Preset::Local,
+            Via::Supabase => Preset::Supabase,
+            Via::Upstream | Via::Oidc => return None,
+        };
+        let named = |issuer: &&Issuer| {
+            login.issuers.is_empty() || login.issuers.iter().any(|name| name.value == issuer.name.as_str())
+        };
+        self.policy.issuers.iter().filter(|issuer| issuer.preset == preset).find(named)
     }
 
     /// Whether something answers there already.
@@ -219,6 +231,12 @@ fn default_limits(span: Span) -> Vec<document::LimitUse> {
         })
     };
     LIMITS.map(limit).into()
+}
+
+/// The path of a URL, in segments.
+fn url_path(url: &str) -> Vec<Segment> {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    rest.split_once('/').map_or_else(Vec::new, |(_, path)| segments(path))
 }
 
 fn segments(path: &str) -> Vec<Segment> {
