@@ -10,6 +10,7 @@ use super::servers::{Postgres, Redis};
 /// R9, K05: after the answer to a logout no request passes that starts later: here at once, elsewhere within a second.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_logout_on_one_gateway_is_refused_on_the_other_within_a_second_1000_times() {
+    let _alone = super::ALONE.lock().await;
     let (Some(postgres), Some(redis)) = (server(Postgres::start()), server(Redis::start())) else { return };
     let site = Site::new(POLICY, &[("DATABASE_URL", postgres.database()), ("REDIS_URL", redis.database())]);
     site.user("ada");
@@ -50,6 +51,7 @@ async fn a_logout_on_one_gateway_is_refused_on_the_other_within_a_second_1000_ti
 /// K01, K02: one rotation for 200 requests, also across gateways; a replay after the window ends the session.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_parallel_refreshes_are_one_rotation_and_a_late_replay_ends_the_session() {
+    let _alone = super::ALONE.lock().await;
     let Some(postgres) = server(Postgres::start()) else { return };
     let policy = POLICY.replace("scopes:", "identity: { local: { preset: local, reuse_window: 3s } }\nscopes:");
     let site = Site::new(&policy, &[("DATABASE_URL", postgres.database())]);
@@ -101,6 +103,7 @@ async fn two_hundred_parallel_refreshes_are_one_rotation_and_a_late_replay_ends_
 /// What one gateway counts, the other knows: limits and failed logins.
 #[tokio::test(flavor = "multi_thread")]
 async fn gateways_share_limits_and_lockouts_through_redis() {
+    let _alone = super::ALONE.lock().await;
     let (Some(postgres), Some(redis)) = (server(Postgres::start()), server(Redis::start())) else { return };
     let policy = POLICY
         .replace("limit: none, lockout: none", "limit: none, lockout: { after: 4, within: 10m, for: 10m }")

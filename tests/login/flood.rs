@@ -63,6 +63,7 @@ impl Probe {
 /// J04, R14: hashing is bounded, what is over it is refused quickly, and other requests go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_parallel_logins_leave_memory_bounded_and_other_requests_answered() {
+    let _alone = super::ALONE.lock().await;
     let site = Site::new(POLICY, &[]);
     site.user("ada");
     let node = site.node();

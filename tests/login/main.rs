@@ -11,6 +11,9 @@ mod flood;
 mod node;
 mod outcomes;
 
+/// Each of these tests takes the whole machine: what they measure and wait for is their own.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A server, or the word that it is missing.
 fn server<T>(started: Result<T, String>) -> Option<T> {
     started.inspect_err(|missing| servers::skipped(&format!("logins against real servers: {missing}"))).ok()

@@ -10,6 +10,7 @@ const ROUNDS: usize = 40;
 /// J01, R15: unknown, wrong, disabled, locked and without a password are one answer, byte for byte.
 #[tokio::test(flavor = "multi_thread")]
 async fn five_outcomes_of_a_failed_login_are_one_answer() {
+    let _alone = super::ALONE.lock().await;
     let policy = POLICY.replace("lockout: none", "lockout: { after: 1, within: 1h, for: 1h }");
     let site = Site::new(&policy, &[]);
     for name in ["ada", "disabled", "locked"] {
