@@ -68,10 +68,10 @@ impl Memory {
 impl Users for Memory {
     async fn add(&self, users: &[User]) -> Result<Added, StoreError> {
         let mut stored = self.users.lock();
-        let ids: HashSet<&str> = stored.values().map(|user| user.id.as_str()).collect();
+        let mut ids: HashSet<&str> = stored.values().map(|user| user.id.as_str()).collect();
         let (mut names, mut taken) = (HashSet::new(), Vec::new());
         for (at, user) in users.iter().enumerate() {
-            if stored.contains_key(&user.account) || ids.contains(user.id.as_str()) || !names.insert(&user.account) {
+            if stored.contains_key(&user.account) | !ids.insert(&user.id) | !names.insert(&user.account) {
                 taken.push(at);
             }
         }

@@ -282,7 +282,7 @@ pub enum Revoked {
 }
 
 /// A revocation: whose tokens, and until when it must be remembered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Revocation {
     /// The issuer's name in the policy.
     pub issuer: String,

@@ -390,6 +390,13 @@ impl Redis {
         format!("redis://127.0.0.1:{}/{}", self.port, self.databases.fetch_add(1, Ordering::SeqCst))
     }
 
+    /// Its version.
+    pub fn version(&self) -> String {
+        let said = Command::new(&self.program).arg("--version").output().unwrap();
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        said.split_once("v=").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default().to_owned()
+    }
+
     /// Forgets everything, in all databases.
     pub fn flush(&self) {
         assert!(

@@ -16,12 +16,12 @@ mod users;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyQueryResult, AnyRow, install_default_drivers};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{Any, AnyPool, ConnectOptions, Decode, Executor, Row, SqlStr, Transaction, Type};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Decode, Executor, Row, SqlStr, Transaction, Type};
 
 use crate::clock::Timestamp;
 
@@ -29,6 +29,9 @@ use super::{OpenError, StoreError};
 
 /// How long to wait for a connection.
 const ACQUIRE: Duration = Duration::from_secs(3);
+
+/// How long to wait for others who open the same SQLite file.
+const OPENING: Duration = Duration::from_secs(5);
 
 /// How long one call may take in all.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -73,6 +76,8 @@ impl Sql {
         const ESCAPED: AsciiSet = CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'%');
         let absolute = if path.is_absolute() { "" } else { "./" };
         let url = format!("sqlite:{absolute}{}?mode=rw", utf8_percent_encode(text, &ESCAPED));
+        let options = connect_options(&url)?;
+        prepare(&options).await?;
         // Files in WAL mode have one writer: it is one connection, for which callers stand in line. Readers never wait.
         let pool = |connections| {
             AnyPoolOptions::new()
@@ -81,26 +86,10 @@ impl Sql {
                 .idle_timeout(None)
                 .max_lifetime(None)
                 .test_before_acquire(false)
-                .after_connect(|connection, _| {
-                    Box::pin(async move {
-                        for pragma in [
-                            "PRAGMA busy_timeout = 3000",
-                            "PRAGMA journal_mode = WAL",
-                            "PRAGMA synchronous = FULL",
-                            "PRAGMA foreign_keys = ON",
-                        ] {
-                            connection.execute(pragma).await?;
-                        }
-                        Ok(())
-                    })
-                })
+                .after_connect(|connection, _| Box::pin(set(connection, &SQLITE)))
         };
-        let options = connect_options(&url)?;
-        let help = "it must be a SQLite database that this version of Portcullis can read";
-        let failed = |error: sqlx::Error| OpenError::new(format!("{error}"), help);
-        let write = pool(1).connect_with(options.clone()).await.map_err(failed)?;
-        migrate(&write, include_str!("../../../migrations/sqlite/0001_start.sql")).await?;
-        let read = pool(4).connect_with(options).await.map_err(failed)?;
+        let write = pool(1).connect_with(options.clone()).await.map_err(|error| unusable(&error))?;
+        let read = pool(4).connect_with(options).await.map_err(|error| unusable(&error))?;
         Ok(Self { read, write, begin: "BEGIN IMMEDIATE" })
     }
 
@@ -110,18 +99,15 @@ impl Sql {
         let pool = AnyPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(ACQUIRE)
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    for setting in ["SET statement_timeout = 3000", "SET idle_in_transaction_session_timeout = 5000"] {
-                        connection.execute(setting).await?;
-                    }
-                    Ok(())
-                })
-            })
+            .after_connect(|connection, _| Box::pin(set(connection, &POSTGRES)))
             .connect_with(connect_options(url)?)
             .await
             .map_err(|error| OpenError::new(format!("no connection to PostgreSQL: {}", describe(&error)), help))?;
-        migrate(&pool, include_str!("../../../migrations/postgres/0001_start.sql")).await?;
+        let start = include_str!("../../../migrations/postgres/0001_start.sql");
+        // One connection for all of it: what it locks against others who start is gone with it, whatever happens.
+        let mut connection = pool.acquire().await.map_err(|error| OpenError::new(describe(&error), help))?.detach();
+        migrator(start).run_direct(None, &mut connection, false).await.map_err(|error| outdated(&error))?;
+        connection.close().await.ok();
         Ok(Self { read: pool.clone(), write: pool, begin: "BEGIN" })
     }
 
@@ -156,23 +142,123 @@ fn connect_options(url: &str) -> Result<AnyConnectOptions, OpenError> {
     Ok(options.disable_statement_logging())
 }
 
-async fn migrate(pool: &AnyPool, start: &'static str) -> Result<(), OpenError> {
-    let start = Migration::new(1, "start".into(), MigrationType::Simple, SqlStr::from_static(start), false);
+/// What a connection to SQLite is told.
+const SQLITE: [&str; 4] = [
+    "PRAGMA busy_timeout = 3000",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+];
+
+/// What a connection to PostgreSQL is told.
+const POSTGRES: [&str; 2] = ["SET statement_timeout = 3000", "SET idle_in_transaction_session_timeout = 5000"];
+
+async fn set(connection: &mut AnyConnection, settings: &[&'static str]) -> Result<(), sqlx::Error> {
+    for setting in settings {
+        connection.execute(*setting).await?;
+    }
+    Ok(())
+}
+
+// === Tables ===
+
+/// The version of the tables.
+const VERSION: i64 = 1;
+
+fn migrator(start: &'static str) -> Migrator {
+    let start = Migration::new(VERSION, "start".into(), MigrationType::Simple, SqlStr::from_static(start), false);
     let mut migrator = Migrator::with_migrations(vec![start]);
     migrator.dangerous_set_table_name("portcullis_migrations");
-    let mut tries = 0;
+    migrator
+}
+
+/// Brings the tables of a SQLite file up to date. Through a connection of its own: a pool tries again what is hopeless.
+async fn prepare(options: &AnyConnectOptions) -> Result<(), OpenError> {
+    let deadline = Instant::now() + OPENING;
     loop {
-        match migrator.run(pool).await {
+        match prepare_once(options).await {
             Ok(()) => return Ok(()),
-            // Another process may create the tables at this moment, and SQLite has no lock for that.
-            Err(_) if tries < 3 => tries += 1,
-            Err(error) => {
-                let help = "its tables were made by another version of Portcullis, or the user may not create tables";
-                return Err(OpenError::new(format!("the tables cannot be brought up to date: {error}"), help));
+            // Others open the file at this moment, and not everything waits for them.
+            Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                if !matches!(result_code(&error), Some(BUSY | LOCKED)) || Instant::now() > deadline {
+                    return Err(unusable(&error));
+                }
             }
+            Err(error) => return Err(outdated(&error)),
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+async fn prepare_once(options: &AnyConnectOptions) -> Result<(), MigrateError> {
+    let migrator = migrator(include_str!("../../../migrations/sqlite/0001_start.sql"));
+    let mut connection = options.connect().await?;
+    set(&mut connection, &SQLITE).await?;
+    let table = "SELECT name FROM sqlite_master WHERE name = 'portcullis_migrations'";
+    let newest = match connection.fetch_optional(table).await? {
+        None => None,
+        Some(_) => {
+            let row = connection.fetch_one("SELECT MAX(version) FROM portcullis_migrations").await?;
+            row.try_get::<Option<i64>, _>(0)?
+        }
+    };
+    if newest.is_some_and(|newest| newest >= VERSION) {
+        // Only looks; somebody who writes for long is no obstacle.
+        migrator.run_direct(None, &mut connection, false).await?;
+    } else {
+        // All or nothing, and one after the other: sqlx has no lock for SQLite.
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        migrator.run_direct(None, &mut *transaction, false).await?;
+        transaction.commit().await?;
+    }
+    connection.close().await.ok();
+    Ok(())
+}
+
+/// Tables that are not those of this version.
+fn outdated(error: &MigrateError) -> OpenError {
+    match error {
+        MigrateError::VersionMissing(version) => OpenError::new(
+            format!("its tables are of version {version}, this Portcullis knows {VERSION} at most"),
+            "run the newer Portcullis that made them, or go back to a backup from before it",
+        ),
+        MigrateError::VersionMismatch(version) => OpenError::new(
+            format!("its tables of version {version} are not those that this Portcullis makes"),
+            "run the Portcullis that made them, or name an empty database",
+        ),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => OpenError::new(
+            format!("the tables cannot be brought up to date: {}", describe(error)),
+            "the user of the database must be allowed to create tables",
+        ),
+        error => OpenError::new(
+            format!("the tables cannot be brought up to date: {error}"),
+            "name an empty database, or go back to a backup",
+        ),
+    }
+}
+
+/// A SQLite file that cannot be used.
+fn unusable(error: &sqlx::Error) -> OpenError {
+    let (message, help) = match result_code(error) {
+        Some(NOT_A_DATABASE) => {
+            ("it is not a SQLite database".to_owned(), "name another file; where there is none, one is made")
+        }
+        Some(CORRUPT) => ("it is damaged: it is not a whole SQLite database".to_owned(), "go back to a backup"),
+        Some(BUSY | LOCKED) => ("another process keeps it locked".to_owned(), "end what works on it, and start again"),
+        _ => (describe(error), "the file and its folder must be writable, on a disk of this machine"),
+    };
+    OpenError::new(message, help)
+}
+
+const BUSY: u32 = 5;
+const LOCKED: u32 = 6;
+const CORRUPT: u32 = 11;
+const NOT_A_DATABASE: u32 = 26;
+
+/// SQLite's primary result code.
+fn result_code(error: &sqlx::Error) -> Option<u32> {
+    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
 }
 
 // === Errors and rows ===

@@ -60,7 +60,7 @@ impl Users for Sql {
     async fn add(&self, users: &[User]) -> Result<Added, StoreError> {
         within(LONG, async {
             let mut transaction = self.begin().await?;
-            let (mut names, mut taken) = (HashSet::new(), Vec::new());
+            let (mut names, mut ids, mut taken) = (HashSet::new(), HashSet::new(), Vec::new());
             for (number, chunk) in users.chunks(CHUNK).enumerate() {
                 let end = " ON CONFLICT DO NOTHING RETURNING id";
                 let statement = format!("{INSERT}{}{end}", placeholders(chunk.len(), 12));
@@ -87,7 +87,7 @@ impl Users for Sql {
                     added.insert(row.try_get::<String, _>(0).map_err(unavailable)?);
                 }
                 for (at, user) in chunk.iter().enumerate() {
-                    if !names.insert(&user.account) || !added.contains(&user.id) {
+                    if !names.insert(&user.account) | !ids.insert(&user.id) || !added.contains(&user.id) {
                         taken.push(number * CHUNK + at);
                     }
                 }
