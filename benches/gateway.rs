@@ -101,17 +101,10 @@ fn decide_alone(upstream: SocketAddr) -> f64 {
     use portcullis::pipeline::{Pipeline, Settings};
     let Parts { policy, clock, random, trusted_proxies, country_header, decisions, metrics, services, .. } =
         Parts::new(Arc::new(Live::new(compile(upstream))));
-    let parts = Parts::new(Arc::new(Live::new(compile(upstream))));
-    let settings = Settings {
-        clock: parts.clock,
-        random: parts.random,
-        trusted_proxies: parts.trusted_proxies,
-        country_header: parts.country_header,
-        decisions: parts.decisions,
-        metrics: parts.metrics,
-        services: parts.services,
-    };
-    let pipeline = Pipeline::new(parts.policy, settings);
+    let pipeline = Pipeline::new(
+        policy,
+        Settings { clock, random, trusted_proxies, country_header, decisions, metrics, services },
+    );
     let fields = [
         ("host", "api.test"),
         ("user-agent", "bench/1"),
