@@ -63,9 +63,9 @@ struct Endpoints {
 }
 
 impl Endpoints {
-    async fn over(stores: Arc<Stores>, policy: &str, audit: Arc<Audit>) -> Self {
+    async fn over(stores: Arc<Stores>, policy: &str, audit: Arc<Audit>, random: Arc<dyn Random>) -> Self {
         let policy = Arc::new(compile(policy));
-        let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let issuers = Issuers::new(Some(Arc::clone(&stores.keys)), Arc::clone(&clock), Arc::clone(&random));
         issuers.refresh(&policy).await.expect("keys");
         let hasher = Hasher::new(Bounds::default(), Arc::clone(&random));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use portcullis::config::{Database, StoreUrl};
 use portcullis::identity::account::AccountName;
 use portcullis::request::forwarded::ClientAddr;
+use portcullis::server::SystemRandom;
 use portcullis::store::{Stores, User};
 use portcullis::telemetry::audit::Audit;
 
@@ -52,7 +53,7 @@ async fn endpoints(folder: &tempfile::TempDir) -> Endpoints {
         updated: later(),
     };
     stores.users.add(&[user]).await.expect("a user");
-    Endpoints::over(stores, POLICY, Arc::new(Audit::none())).await
+    Endpoints::over(stores, POLICY, Arc::new(Audit::none()), Arc::new(SystemRandom)).await
 }
 
 /// Logs in and goes on for a while: replacements per second.
