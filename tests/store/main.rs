@@ -1,12 +1,7 @@
 //! The contract of the stores: one list of behaviours, each a row named after it, run against memory, SQLite, PostgreSQL
 //! and Redis, for the traits each of them has. Every row gets an empty place of its own, and opens it as often as there
 //! are gateways in it. Time is a parameter everywhere, so nothing here waits for it.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends at the first surprise"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends at the first surprise")]
 
 #[path = "../support/servers.rs"]
 mod servers;

@@ -1,10 +1,11 @@
 //! Opening a database: what is wrong with it is said, at once.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use portcullis::store::{OpenError, Session, TokenHash};
+use portcullis::store::sql::Sql;
+use portcullis::store::{OpenError, Session, TokenHash, Users as _};
 use sqlx::{AnyConnection, Connection, Executor};
 
 use super::sessions::session;
@@ -157,7 +158,7 @@ async fn a_name_with_odd_characters_names_that_file(place: Place) {
     let Place::Sqlite(folder) = &place else { panic!("not SQLite") };
     for name in ["a b.db", "a%20b.db", "a#b.db", "\u{e5}.db", "a&mode=memory.db"] {
         let path = folder.path().join(name);
-        portcullis::store::sql::Sql::sqlite(&path).await.unwrap().close().await;
+        Sql::sqlite(&path).await.unwrap().close().await;
         assert!(fs::metadata(&path).unwrap().len() > 0, "{name}");
     }
     let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -168,18 +169,20 @@ async fn a_name_with_odd_characters_names_that_file(place: Place) {
 async fn many_processes_can_open_a_new_file_at_once(place: Place) {
     let Place::Sqlite(folder) = &place else { panic!("not SQLite") };
     for round in 0..3 {
-        let url = format!("sqlite:round{round}.db");
-        let processes: Vec<_> = (0..4)
-            .map(|_| {
-                let mut list = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-                list.args(["user", "list"]).current_dir(folder.path()).env("DATABASE_URL", &url);
-                list.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+        let processes: Vec<_> = (0..6)
+            .map(|number| {
+                let mut add = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+                add.args(["user", "add", &format!("user{number}"), "--no-password"]).current_dir(folder.path());
+                add.env("DATABASE_URL", format!("sqlite:round{round}.db")).stdin(Stdio::null());
+                add.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
             })
             .collect();
         for process in processes {
             let output = process.wait_with_output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
+        let opened = Sql::sqlite(&folder.path().join(format!("round{round}.db"))).await.unwrap();
+        assert_eq!(opened.list(None, 100).await.unwrap().len(), 6);
     }
 }
 
