@@ -194,7 +194,10 @@ async fn build(config: &Config, environment: Arc<Environment>, loaded: Loaded) -
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
     };
-    let (services, keep) = Keeper::start(outside, Arc::clone(&policy)).await.map_err(|error| error.to_string())?;
+    let (services, keep) = Keeper::start(outside, Arc::clone(&policy)).await.map_err(|error| match error.help() {
+        Some(help) => format!("{error}\n\nhelp: {help}"),
+        None => error.to_string(),
+    })?;
     let parts = Parts {
         services,
         listeners,

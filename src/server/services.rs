@@ -53,6 +53,16 @@ pub enum ServiceError {
     Read(StoreError),
 }
 
+impl ServiceError {
+    /// What to do about it, where that is known.
+    pub fn help(&self) -> Option<&str> {
+        match self {
+            Self::Open(error) => Some(&error.help),
+            Self::Read(_) => None,
+        }
+    }
+}
+
 impl std::fmt::Display for ServiceError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

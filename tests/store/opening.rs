@@ -21,6 +21,7 @@ pub const SQL: &[Row] = rows![
 
 pub const SQLITE: &[Row] = rows![
     a_file_that_is_no_database_is_refused,
+    every_command_names_the_file_and_the_setting_of_a_bad_store,
     a_damaged_database_is_refused,
     a_locked_file_is_refused,
     a_file_in_no_folder_is_refused,
@@ -106,6 +107,28 @@ async fn a_file_that_is_no_database_is_refused(place: Place) {
         assert!(error.message.ends_with("it is not a SQLite database"), "{error}");
         assert_eq!(error.help, "name another file; where there is none, one is made");
         assert_eq!(fs::read_to_string(place.file()).unwrap(), content, "it stays as it is");
+    }
+}
+
+async fn every_command_names_the_file_and_the_setting_of_a_bad_store(place: Place) {
+    let Place::Sqlite(folder) = &place else { panic!("not SQLite") };
+    let portcullis = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command
+            .args(arguments)
+            .current_dir(folder.path())
+            .env_remove("REDIS_URL")
+            .env("DATABASE_URL", "sqlite:notes.txt");
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    assert!(portcullis(&["init"]).status.success());
+    fs::write(folder.path().join("notes.txt"), "milk, bread").unwrap();
+    for arguments in [&["serve"][..], &["user", "list"], &["user", "add", "ann", "--no-password"], &["key", "list"]] {
+        let output = portcullis(arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        let expected = "error: sqlite:notes.txt (setting `DATABASE_URL`) cannot be opened: it is not a SQLite database\n\n\
+                        help: name another file; where there is none, one is made\n";
+        assert!(!output.status.success() && error.contains(expected), "{arguments:?}: {error}");
     }
 }
 
