@@ -22,6 +22,8 @@ use serde_json::json;
 use crate::clock::Clock;
 use crate::endpoint::Endpoint;
 use crate::live::Live;
+use crate::pipeline::Services;
+use crate::policy::set::PolicySet;
 use crate::reload::publish::{ReloadStatus, Report};
 use crate::reload::watch::ReloadHandle;
 use crate::response::{Challenge, Problem, Response};
@@ -33,6 +35,12 @@ use crate::telemetry::metrics::Metrics;
 pub struct Admin {
     /// What runs, and what is on disk.
     pub status: Arc<Live<ReloadStatus>>,
+    /// The policy that runs.
+    pub policy: Arc<Live<PolicySet>>,
+    /// Keys, revocations and login endpoints.
+    pub services: Arc<Live<Services>>,
+    /// The store and Redis, as the settings name them, without passwords.
+    pub stores: (String, Option<String>),
     /// Asks for a reload.
     pub reload: ReloadHandle,
     /// Counters.
@@ -124,6 +132,8 @@ impl Admin {
             Resource::Status => Response::json(200, &status::describe(self)),
             Resource::Reload => self.reload().await,
             Resource::Metrics => {
+                let (services, problems) = (self.services.snapshot(), self.problems());
+                self.metrics.state(services.revoked.len(), services.revoked.is_current(), problems.is_empty());
                 let text = self.metrics.encode(self.clock.now(), &self.decision_log);
                 let mut response = Response::text(200, text);
                 response.headers.insert(
@@ -137,13 +147,22 @@ impl Admin {
 
     fn ready(&self, query: Option<&str>) -> Response {
         let strict = query.is_some_and(|query| query.split('&').any(|pair| pair == "strict=1"));
-        if (self.is_stopping)() {
-            return Response::text(503, "stopping\n");
-        }
         if strict && self.status.snapshot().rejected.is_some() {
             return Response::text(503, "the policy on disk is not the one that runs\n");
         }
+        let problems = self.problems();
+        if !problems.is_empty() {
+            return Response::text(503, format!("{}\n", problems.join("\n")));
+        }
         Response::text(200, "ready\n")
+    }
+
+    /// Why requests that should pass do not.
+    fn problems(&self) -> Vec<String> {
+        if (self.is_stopping)() {
+            return vec!["stopping".to_owned()];
+        }
+        self.services.snapshot().problems(&self.policy.snapshot())
     }
 
     async fn reload(&self) -> Response {

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 use crate::diagnostic::json;
+use crate::pipeline::Services;
+use crate::policy::set::{Issuer, PolicySet};
 use crate::reload::publish::ReloadStatus;
+use crate::token::key::Kid;
 
 use super::Admin;
 
@@ -16,6 +19,11 @@ pub(super) fn describe(admin: &Admin) -> Value {
     let now = admin.clock.now();
     let listeners: Vec<Value> =
         admin.listeners.iter().map(|(address, tls)| json!({ "address": address.to_string(), "tls": tls })).collect();
+    let (services, running) = (admin.services.snapshot(), admin.policy.snapshot());
+    let mut fresh = services.revoked.are_fresh();
+    let (store_read, redis_read) = (fresh.next(), fresh.next());
+    let (store, redis) = &admin.stores;
+    let redis_open = services.limits.is_some();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "policy": {
@@ -30,12 +38,36 @@ pub(super) fn describe(admin: &Admin) -> Value {
             "error": rejection(&status),
             "not_acted_on": status.unsupported,
         },
+        "problems": admin.problems(),
+        "store": {
+            "url": store,
+            "needed": running.needs_store(),
+            "open": services.has_store,
+            "readable": store_read.filter(|_| services.has_store),
+        },
+        "redis": redis.as_ref().map(|url| {
+            json!({ "url": url, "open": redis_open, "readable": redis_read.filter(|_| redis_open) })
+        }),
+        "revocations": { "entries": services.revoked.len(), "current": services.revoked.is_current() },
+        "keys": keys(&running, &services),
         "listeners": listeners,
         "admin": { "address": admin.address.to_string() },
         "settings_not_acted_on": admin.not_acted_on,
         "decision_log": { "dropped": admin.decision_log.dropped() },
         "requests_in_flight": admin.metrics.in_flight(),
     })
+}
+
+/// What signs the tokens that the gateway gives out.
+fn keys(policy: &PolicySet, services: &Services) -> Value {
+    let keys = services.keys.snapshot();
+    let local = policy.issuers.iter().filter(|issuer| issuer.local.is_some());
+    let key = |issuer: &Issuer| {
+        let signer = keys.signer(&issuer.name);
+        let kid = signer.and_then(|signer| signer.kid.as_ref()).map(Kid::as_str);
+        json!({ "issuer": issuer.name.as_str(), "signs": signer.is_some(), "kid": kid })
+    };
+    local.map(key).collect()
 }
 
 /// Why the set on disk does not run.

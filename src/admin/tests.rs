@@ -7,15 +7,61 @@ use bytes::Bytes;
 use http::Request;
 
 use super::Admin;
-use crate::clock::{ManualClock, Timestamp};
+use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::diagnostic::{Code, Diagnostic, Sources, Span};
 use crate::endpoint::Endpoint as _;
+use crate::issuer::Issuers;
 use crate::live::Live;
+use crate::login::hasher::{Bounds, Hasher};
+use crate::login::{self, Login};
+use crate::pipeline::Services;
+use crate::policy::Options;
+use crate::policy::compile::compile;
+use crate::policy::references::References;
+use crate::policy::set::{PolicySet, Revision};
+use crate::random::{Random, SeededRandom};
 use crate::reload::publish::{Rejection, ReloadStatus};
 use crate::reload::watch;
 use crate::secret::Secret;
+use crate::store::Stores;
+use crate::store::revoked::RevokedList;
+use crate::telemetry::audit::Audit;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::Metrics;
+
+/// A policy with users.
+fn policy() -> Arc<PolicySet> {
+    let text =
+        "version: 1\napp: items\nupstream: http://localhost:8000\nlogin: local\nroutes: { GET /items: public }\n";
+    let mut sources = Sources::default();
+    sources.add("policies/test.yaml", text);
+    let (document, _) = crate::policy::read(&sources);
+    let (checked, found) = crate::policy::check(document, &sources, &Options::default());
+    let Some(checked) = checked else { panic!("{found:?}") };
+    let references =
+        References::none().with_env("SECRET_KEY", Secret::new("q8Jz2kVb7mWn4xRt6yHc9pLd3sFg5aEu".to_owned()));
+    match compile(&checked, &sources, &references, Revision::default()) {
+        Ok(candidate) => Arc::clone(candidate.policy()),
+        Err(found) => panic!("{found:?}"),
+    }
+}
+
+fn services(has_store: bool) -> Services {
+    let (clock, random) = (Arc::new(ManualClock::at(Timestamp::from_seconds(1_000))), Arc::new(SeededRandom::new(1)));
+    let issuers = Issuers::new(None, Arc::clone(&clock) as Arc<dyn Clock>, Arc::clone(&random) as Arc<dyn Random>);
+    let revoked = Arc::new(RevokedList::default());
+    let audit = Arc::new(Audit::none());
+    let login = Login::new(login::Parts {
+        stores: Arc::new(Stores::memory()),
+        revoked: Arc::clone(&revoked),
+        hasher: Hasher::new(Bounds::default(), Arc::clone(&random) as Arc<dyn Random>),
+        issuers: issuers.live(),
+        clock,
+        random,
+        audit: Arc::clone(&audit),
+    });
+    Services { keys: issuers.live(), has_store, revoked, login: Arc::new(login), limits: None, public_url: None, audit }
+}
 
 fn admin(address: &str, token: Option<&str>) -> Admin {
     let now = Timestamp::from_seconds(1_000);
@@ -30,6 +76,9 @@ fn admin(address: &str, token: Option<&str>) -> Admin {
             disk: "c04e17aa".into(),
             rejected: None,
         })),
+        policy: Arc::new(Live::shared(policy())),
+        services: Arc::new(Live::new(services(true))),
+        stores: ("sqlite:portcullis.db".to_owned(), None),
         reload: watch::requests().0,
         metrics: Arc::new(Metrics::new()),
         decision_log: Arc::new(DecisionLog::none()),
@@ -137,6 +186,21 @@ fn a_rejected_reload_shows_in_the_status_until_it_is_over() {
     assert_eq!(value["policy"]["error"]["diagnostics"][0]["code"], "P102");
     assert_eq!(value["policy"]["error"]["diagnostics"][0]["spans"][0]["line"], 1);
     assert!(!body.contains("canary"));
+}
+
+#[test]
+fn readiness_waits_for_the_store_that_the_policy_needs() {
+    let admin = admin(LOOPBACK, None);
+    admin.services.publish(services(false));
+    let not = ask(&admin, "GET", "/-/ready", &[]);
+    assert_eq!(not, (503, "the store that the policy needs is not open\n".to_owned()));
+    let status: serde_json::Value = serde_json::from_str(&ask(&admin, "GET", "/-/status", &[HOST]).1).unwrap();
+    assert_eq!(status["problems"][0], "the store that the policy needs is not open");
+    assert_eq!((&status["store"]["needed"], &status["store"]["open"]), (&true.into(), &false.into()));
+    assert!(ask(&admin, "GET", "/metrics", &[HOST]).1.contains("portcullis_ready 0"));
+    admin.services.publish(services(true));
+    assert_eq!(ask(&admin, "GET", "/-/ready", &[]).0, 200);
+    assert!(ask(&admin, "GET", "/metrics", &[HOST]).1.contains("portcullis_ready 1"));
 }
 
 #[test]

@@ -198,6 +198,7 @@ async fn build(config: &Config, environment: Arc<Environment>, loaded: Loaded) -
         Some(help) => format!("{error}\n\nhelp: {help}"),
         None => error.to_string(),
     })?;
+    let (live_policy, live_services) = (Arc::clone(&policy), Arc::clone(&services));
     let parts = Parts {
         services,
         listeners,
@@ -221,6 +222,9 @@ async fn build(config: &Config, environment: Arc<Environment>, loaded: Loaded) -
         let stopping = gateway.stopper();
         let endpoint = Admin {
             status: Arc::clone(&status),
+            policy: live_policy,
+            services: live_services,
+            stores: (config.store.to_string(), config.redis.as_ref().map(ToString::to_string)),
             reload: handle.clone(),
             metrics,
             decision_log: Arc::clone(&decisions),

@@ -3,7 +3,7 @@
 use http::{HeaderMap, header};
 use smallvec::SmallVec;
 
-use super::Authorization;
+use super::{Authorization, RETRY};
 use crate::clock::Timestamp;
 use crate::decision::Routed;
 use crate::decision::{Denial, Reason};
@@ -18,9 +18,6 @@ use crate::request::head::{Lookup, RequestHead};
 use crate::store::revoked::RevokedList;
 use crate::token::error::TokenError;
 use crate::token::verify::Verifier;
-
-/// When to come back where keys are missing.
-const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A caller and the credential that said so.
 #[derive(Debug)]

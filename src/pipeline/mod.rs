@@ -39,6 +39,7 @@ use crate::request::{Asked, RequestError};
 use crate::response::Response;
 use crate::store;
 use crate::store::revoked::RevokedList;
+use crate::telemetry::audit::Audit;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::Metrics;
 use crate::token::verify::Verifier;
@@ -46,6 +47,9 @@ use crate::token::verify::Verifier;
 pub use self::id::DecisionId;
 use self::limit::{Limited, Limits, SharedTake, Shelf};
 pub use self::record::Answered;
+
+/// When to come back where something is missing that will be there again.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What is decided with, but for the policy.
 #[derive(Debug)]
@@ -91,6 +95,28 @@ pub struct Services {
     pub limits: Option<Arc<dyn store::Limits>>,
     /// How clients reach the gateway (`public_url`).
     pub public_url: Option<Box<str>>,
+    /// Where security events are written. Where they must be, nothing is answered while they cannot.
+    pub audit: Arc<Audit>,
+}
+
+impl Services {
+    /// Why requests that this policy lets pass are refused at the moment; nothing while all is well.
+    pub fn problems(&self, policy: &PolicySet) -> Vec<String> {
+        let mut problems = Vec::new();
+        let needs_store = policy.needs_store();
+        if needs_store && !self.has_store {
+            problems.push("the store that the policy needs is not open".to_owned());
+        } else if needs_store && !self.revoked.is_current() && !policy.apps.iter().all(|app| app.allow_on_store_error) {
+            problems.push("revocations cannot be read".to_owned());
+        }
+        for (issuer, problem) in self.keys.snapshot().problems() {
+            problems.push(format!("issuer `{issuer}`: {problem}"));
+        }
+        if self.audit.is_blocked() {
+            problems.push("audit records cannot be written".to_owned());
+        }
+        problems
+    }
 }
 
 /// A policy set with what was prepared for it.

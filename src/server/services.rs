@@ -132,6 +132,7 @@ impl Open {
             login: Arc::new(login),
             limits: self.stores.limits.clone(),
             public_url: outside.public_url.clone(),
+            audit: Arc::clone(&outside.audit),
         }
     }
 
@@ -171,7 +172,15 @@ impl Keeper {
 
     async fn run(self, open: Option<Open>) {
         let open = match open {
-            Some(open) => open,
+            Some(open) if open.is_kept => open,
+            Some(shared) => {
+                // Redis alone, for limits: a policy may need the store later.
+                let keep = shared.keep(Arc::clone(&self.outside.clock), Arc::clone(&self.policy));
+                tokio::select! {
+                    open = self.open_when_needed() => open,
+                    () = keep => return,
+                }
+            }
             None => self.open_when_needed().await,
         };
         open.keep(self.outside.clock, self.policy).await;
@@ -180,14 +189,16 @@ impl Keeper {
     /// Waits for a policy that needs a store, and opens it then, however often that fails.
     async fn open_when_needed(&self) -> Open {
         let mut changes = self.policy.watch();
-        while !self.policy.snapshot().needs_store() {
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
         let mut said = false;
         loop {
+            while !self.policy.snapshot().needs_store() {
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
             match open(&self.outside, &self.policy.snapshot()).await {
+                // The policy may have changed again.
+                Ok(open) if !open.is_kept => continue,
                 Ok(open) => {
                     self.live.publish(open.services(&self.outside));
                     return open;

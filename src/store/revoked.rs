@@ -227,6 +227,11 @@ impl RevokedList {
         self.sources.is_empty() || self.sources.iter().any(|source| self.is_fresh(source))
     }
 
+    /// Whether each store was seen lately, in the order in which they were given.
+    pub fn are_fresh(&self) -> impl Iterator<Item = bool> {
+        self.sources.iter().map(|source| self.is_fresh(source))
+    }
+
     fn is_fresh(&self, source: &Source) -> bool {
         let read = source.read.load(Ordering::Acquire);
         read != 0 && self.elapsed().saturating_sub(read) <= STALE.as_millis() as u64

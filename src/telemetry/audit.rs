@@ -330,6 +330,9 @@ impl Audit {
     pub fn record(&self, event: &AuditEvent<'_>) {
         if let Some(metrics) = &self.metrics {
             metrics.audit_event(event.event.code(), event.outcome.code());
+            if event.reason == Some(Reason::StoreUnavailable) {
+                metrics.store_error();
+            }
             if event.event == Event::Login {
                 metrics.login(match event.outcome {
                     Outcome::Success => "success",

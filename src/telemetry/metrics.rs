@@ -140,6 +140,10 @@ pub struct Metrics {
     audit_dropped: Counter,
     logins: Family<LoginLabels, Counter>,
     audit_events: Family<EventLabels, Counter>,
+    store_errors: Counter,
+    revocations: Gauge,
+    revocations_current: Gauge,
+    ready: Gauge,
 }
 
 /// [`Metrics::stale_since`] while disk and memory agree.
@@ -176,6 +180,10 @@ impl Metrics {
             audit_dropped: Counter::default(),
             logins: Family::default(),
             audit_events: Family::default(),
+            store_errors: Counter::default(),
+            revocations: Gauge::default(),
+            revocations_current: Gauge::default(),
+            ready: Gauge::default(),
         };
         for result in [ReloadResult::Applied, ReloadResult::Rejected, ReloadResult::Unchanged] {
             drop(metrics.reloads.get_or_create(&ResultLabels { result }));
@@ -210,6 +218,22 @@ impl Metrics {
         );
         registry.register("logins", "Attempts to log in, by `success` or why not", metrics.logins.clone());
         registry.register("audit_events", "What happened to logins and tokens", metrics.audit_events.clone());
+        registry.register(
+            "store_errors",
+            "Logins, refreshes and the like that were answered 503 because a store did not answer",
+            metrics.store_errors.clone(),
+        );
+        registry.register(
+            "revocations",
+            "Revoked tokens, sessions and subjects that are remembered",
+            metrics.revocations.clone(),
+        );
+        registry.register(
+            "revocations_current",
+            "1 while what others revoke is heard of, 0 while no store can be read",
+            metrics.revocations_current.clone(),
+        );
+        registry.register("ready", "What `/-/ready` says: 1 or 0", metrics.ready.clone());
         metrics.registry = registry;
         metrics
     }
@@ -268,6 +292,18 @@ impl Metrics {
     /// Counts an event of the audit log.
     pub(super) fn audit_event(&self, event: &'static str, outcome: &'static str) {
         self.audit_events.get_or_create(&EventLabels { event, outcome }).inc();
+    }
+
+    /// Counts a request that failed because of a store.
+    pub(super) fn store_error(&self) {
+        self.store_errors.inc();
+    }
+
+    /// States how many revocations are remembered, whether others' are heard of, and whether all is well.
+    pub fn state(&self, revocations: usize, current: bool, ready: bool) {
+        self.revocations.set(revocations.try_into().unwrap_or(i64::MAX));
+        self.revocations_current.set(i64::from(current));
+        self.ready.set(i64::from(ready));
     }
 
     /// Counts a reload.

@@ -9,6 +9,7 @@ mod cluster;
 mod crash;
 mod flood;
 mod node;
+mod outage;
 mod outcomes;
 
 /// Each of these tests takes the whole machine: what they measure and wait for is their own.

@@ -70,13 +70,14 @@ impl Site {
 pub struct Node {
     process: Child,
     pub address: SocketAddr,
+    pub admin: SocketAddr,
     log: Arc<Mutex<String>>,
 }
 
 impl Node {
     fn start(site: &Site) -> Self {
-        let mut process =
-            site.command(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).spawn().unwrap();
+        let mut command = site.command(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        let mut process = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (mut lines, seen) = (BufReader::new(process.stderr.take().unwrap()), Arc::clone(&log));
         let (found, addresses) = std::sync::mpsc::channel();
@@ -86,16 +87,16 @@ impl Node {
                 seen.lock().unwrap().push_str(&line);
                 let value: Value = serde_json::from_str(&line).unwrap_or_default();
                 let address = |key: &str| value[key].as_str()?.strip_prefix("http://")?.parse::<SocketAddr>().ok();
-                if let Some(listen) = address("listen") {
-                    let _ = found.send(listen);
+                if let (Some(listen), Some(admin)) = (address("listen"), address("admin")) {
+                    let _ = found.send((listen, admin));
                 }
                 line.clear();
             }
         });
-        let address = addresses
+        let (address, admin) = addresses
             .recv_timeout(PATIENCE)
             .unwrap_or_else(|_| panic!("the gateway does not say where it listens: {}", log.lock().unwrap()));
-        Self { process, address, log }
+        Self { process, address, admin, log }
     }
 
     pub fn pid(&self) -> u32 {
