@@ -135,6 +135,7 @@ pub fn compare_over_http(rounds: usize) {
         login: Arc::new(endpoints.login),
         limits: None,
         public_url: None,
+        audit: Arc::new(Audit::none()),
     };
     let parts = Parts {
         listeners: vec![Listening { address: SocketAddr::from(([127, 0, 0, 1], 0)), certificate: None }],
