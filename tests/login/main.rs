@@ -1,6 +1,12 @@
 //! Logins against running gateways, with real PostgreSQL and Redis: what holds between processes, and when they are
 //! killed.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test ends at the first surprise"
+)]
 
 #[path = "../support/servers.rs"]
 mod servers;
