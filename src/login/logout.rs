@@ -2,7 +2,7 @@
 
 use crate::identity::{Caller, Identity};
 use crate::response::{Challenge, Problem, Response};
-use crate::store::{EndedBy, Revocation, Revoked, StoreError};
+use crate::store::{EndedBy, Revocation, Revoked, Session, StoreError};
 use crate::telemetry::audit::{AuditEvent, Event, Outcome, Reason};
 
 use super::error::{OAuthError, uncached};
@@ -59,8 +59,7 @@ impl Login {
             && let Some(session) = self.parts.stores.sessions.of_token(&token.hash()).await?
             && asking.login.issuer.as_ref().is_some_and(|issuer| issuer.as_str() == session.issuer)
             && ending.user.as_ref().is_none_or(|user| *user == session.user)
-            // A token that lies around from an earlier session must not end all of today's.
-            && (ending.user.is_some() || session.is_live(asking.now))
+            && (ending.user.is_some() || may_end(asking, &session, form))
         {
             ending.user = Some(session.user);
             if !ending.sessions.contains(&session.id) {
@@ -95,6 +94,16 @@ impl Login {
         })
         .await
     }
+}
+
+/// Whether a refresh token alone ends its session. Where the session has ended but its tokens may live, because a store
+/// failed in between, it is done again; but a token that lies around must not end all sessions of today.
+fn may_end(asking: &Asking<'_>, session: &Session, form: &Form) -> bool {
+    let unfinished = || {
+        let (Ok(ours), Some((ended, _))) = (asking.ours(), session.ended) else { return false };
+        !form.is_true("all") && asking.now < ours.last_token_ends(ended)
+    };
+    session.is_live(asking.now) || unfinished()
 }
 
 /// What the caller's token says, if it is one of this login's issuer.

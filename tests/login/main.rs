@@ -11,6 +11,7 @@
 #[path = "../support/servers.rs"]
 mod servers;
 
+mod attacks;
 mod cluster;
 mod crash;
 mod flood;

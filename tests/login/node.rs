@@ -12,7 +12,7 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const PASSWORD: &str = "a long walk in the rain";
 
-const SECRET: &str = "5e1f0c7a9b3d8e2f4a6c1b0d9e8f7a6b5c4d3e2f1a0b9c8d5e1f0c7a9b3d8e2f";
+pub const SECRET: &str = "5e1f0c7a9b3d8e2f4a6c1b0d9e8f7a6b5c4d3e2f1a0b9c8d5e1f0c7a9b3d8e2f";
 
 /// Login without throttle, an app that answers whatever comes.
 pub const POLICY: &str = r"
