@@ -106,7 +106,7 @@ async fn forms_are_answered_as_documented() {
     ] {
         let request = client.post(format!("{url}{query}")).header("content-type", content_type).body(body.clone());
         let response = request.send().await.unwrap();
-        let what = format!("{query} {content_type} {}", &body[..body.len().min(60)]);
+        let what = format!("{query} {content_type} {}", body.chars().take(60).collect::<String>());
         assert_eq!(response.status().as_u16(), status, "{what}");
         let header = |name: &str| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
