@@ -3,8 +3,8 @@
 //!
 //! A check takes a permit, or waits in a queue of bounded length for a bounded time, or is refused at once. The permit
 //! goes with the work: a client that hangs up does not let the next one start while its hash is still being computed
-//! (alexedwards/argon2id#35). Hashing yields to everything else: requests of people who are logged in go first. Memory is bounded by permits × 19 MiB for hashes of ours, × 256 MiB for whatever may be
-//! stored (`password` refuses more).
+//! (alexedwards/argon2id#35). Hashing yields to others: requests of people who are logged in go first. Memory is bounded
+//! by permits × 19 MiB for hashes of ours, × 256 MiB for whatever may be stored (`password` refuses more).
 //!
 //! [`Hasher::check`] does the same work whether somebody of the name exists or not: where there is no hash it checks
 //! one that costs as much as most of those in the store.
@@ -170,12 +170,13 @@ impl Hasher {
     }
 }
 
-/// Lets everybody else on the machine go first, for as long as this thread lives. Priority goes down without privileges
-/// and never up again, which is why each computation has a thread of its own. On Linux it is the thread's alone; elsewhere
-/// it would be the process's.
+/// Lets others on the machine go first, for as long as this thread lives. Not all the way down (19): beside an app that
+/// keeps every core busy nobody could log in any more; at 5 a hash still gets a third of what others get. Priority goes
+/// down without privileges and never up again, which is why each computation has a thread of its own. On Linux it is the
+/// thread's alone; elsewhere it would be the process's.
 fn step_back() {
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, 19);
+    let _ = rustix::process::setpriority_process(None, 5);
 }
 
 /// A place in the queue, until it is dropped.
