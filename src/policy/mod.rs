@@ -13,6 +13,7 @@ pub mod compile;
 pub mod document;
 pub mod formula;
 pub mod keys;
+pub mod login;
 pub mod lower;
 pub mod references;
 pub mod set;
