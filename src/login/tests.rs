@@ -826,6 +826,34 @@ async fn a_logout_ends_this_session_or_all() {
     assert!(!world.is_dead(new.access()), "a login afterwards is not affected");
 }
 
+/// A logout that one of the stores did not hear of was not acknowledged, and can be asked for again.
+#[tokio::test]
+async fn a_logout_that_got_half_way_can_be_repeated_until_its_tokens_have_expired() {
+    let world = World::new(POLICY).await;
+    let (half, other) = (world.log_in("ada", "").await, world.log_in("ada", "").await);
+    let body = format!("refresh_token={}", half.refresh());
+    world.flaky.revoke.0.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(world.logout(None, &body).await.response.status, 503);
+    }
+    assert!(world.is_dead(half.access()), "here it is dead at once");
+    let known = async || {
+        let mut cursor = crate::store::Cursor::default();
+        crate::store::Revocations::since(&*world.memory, &mut cursor, world.clock.now()).await.unwrap().len()
+    };
+    assert_eq!(known().await, 0);
+    world.flaky.revoke.0.store(false, Ordering::SeqCst);
+    assert_eq!(
+        world.logout(None, &format!("{body}&all=true")).await.response.status,
+        401,
+        "an old token ends no other"
+    );
+    assert_eq!((world.logout(None, &body).await.response.status, known().await), (204, 1));
+    assert!(!world.is_dead(other.access()));
+    world.pass(30 * 60 + 91); // its last access token, leeway and margin
+    assert_eq!(world.logout(None, &body).await.response.status, 401, "there is nothing left to end");
+}
+
 #[tokio::test]
 async fn an_outdated_hash_is_replaced_unless_the_policy_says_otherwise() {
     let identity = "identity: { local: { preset: local, upgrade: log } }\nlogin: local";

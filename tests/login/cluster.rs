@@ -127,3 +127,30 @@ async fn gateways_share_limits_and_lockouts_through_redis() {
         assert_eq!((locked.status, locked.text("error").as_str()), (400, "invalid_grant"), "locked says nothing more");
     }
 }
+
+/// A policy that needs no store may become one that does: the store is opened then, whether Redis was there or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_first_needs_the_store_opens_it() {
+    let _alone = super::ALONE.lock().await;
+    let redis = server(Redis::start());
+    let with_redis = redis.iter().map(|redis| vec![("REDIS_URL", redis.database())]);
+    for environment in with_redis.chain([Vec::new()]) {
+        let without = POLICY.replace("login: { via: local, limit: none, lockout: none }\n", "");
+        assert_ne!(without, POLICY);
+        let site = Site::new(&without, &environment);
+        let node = site.node();
+        let client = client();
+        let file = site.folder.path().join("portcullis.db");
+        assert!(!file.exists(), "nothing needs it yet");
+        std::fs::write(site.folder.path().join("policies/a.yaml"), POLICY).unwrap();
+        super::node::until("the store is opened", || async { file.exists() }).await;
+        site.user("ada");
+        super::node::until("people can log in", || async {
+            let form = [("username", "ada"), ("password", super::node::PASSWORD)];
+            post(&client, &node.url("/token"), &form).await.unwrap().status == 200
+        })
+        .await;
+        let access = login(&client, &node, "ada").await.text("access_token");
+        assert_eq!(get(&client, &node.url("/items"), &access).await.unwrap(), 200, "{environment:?}");
+    }
+}
