@@ -112,8 +112,7 @@ async fn five_hundred_parallel_logins_leave_memory_bounded_and_other_requests_an
         percentile(&mut during, 99).as_secs_f64() / percentile(&mut before, 99).as_secs_f64(),
     );
     assert_eq!(passed + shed.len(), 500);
-    assert!(passed > 0 && !during.is_empty(), "{passed} logins passed, {} other requests", during.len());
-    // With many cores there may be nothing to shed.
-    assert!(cores > 4 || !shed.is_empty(), "nothing was shed");
+    assert!(passed > 0 && !shed.is_empty(), "{passed} passed, {} shed", shed.len());
+    assert!(during.len() > 20, "other requests went on: {}", during.len());
     assert!(peak < bound, "{peak} KiB of at most {bound}");
 }
