@@ -479,7 +479,9 @@ async fn http_2_framing_cannot_become_http_1_framing() {
                     && !upstream.iter().any(|request| request.head.contains("evil") || request.head.contains("/admin"));
             let te = more.iter().any(|field| field.0 == b"te");
             let dropped = te && matches!(&*upstream, [only] if only.values("te").is_empty());
-            report.note("E10", (refused || dropped) && unseen, || {
+            // A body of no length is whole with its head: it may be answered before what should not follow comes.
+            let was_empty = more[0].1 == b"0" && matches!(&*upstream, [only] if only.body.is_empty());
+            report.note("E10", (refused || dropped || was_empty) && unseen, || {
                 format!("{name} {}: {outcome:?} {upstream:?}", more[0].1.escape_ascii())
             });
         }
