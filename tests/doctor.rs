@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use portcullis::clock::Timestamp;
 use portcullis::config::{Database, StoreUrl};
@@ -66,8 +67,16 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+/// A port that nobody listens on, below those that the system gives out: no other listener gets it a moment later.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + (std::process::id().wrapping_mul(61).wrapping_add(next)) % 20_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Scene {
@@ -819,9 +828,7 @@ fn each_fault_is_found_and_nothing_else() {
         .map(|_| {
             let (wrong, next) = (Arc::clone(&wrong), Arc::clone(&next));
             std::thread::spawn(move || {
-                while let Some((what, plant, level, code, text)) =
-                    FAULTS.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-                {
+                while let Some((what, plant, level, code, text)) = FAULTS.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let mut scene = Scene::new(app);
                     plant(&mut scene);
                     let (exit, report) = scene.doctor();
