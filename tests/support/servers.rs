@@ -257,6 +257,8 @@ impl Postgres {
 
     /// `kill -9` for the server and all its processes.
     pub fn kill(&mut self) {
+        // Stopped first, so that it starts no process that is not seen here: one would keep the shared memory in use.
+        signal("STOP", &self.process.as_ref().map(std::process::Child::id).into_iter().collect::<Vec<_>>());
         signal("KILL", &self.processes());
         if let Some(mut process) = self.process.take() {
             process.wait().unwrap();
