@@ -107,6 +107,8 @@ pub enum Transport {
     Bearer,
     /// A cookie that holds a token.
     Cookie,
+    /// A session that the gateway keeps for a browser.
+    Session,
 }
 
 impl Transport {
@@ -115,6 +117,7 @@ impl Transport {
         match self {
             Self::Bearer => "bearer",
             Self::Cookie => "cookie",
+            Self::Session => "session",
         }
     }
 }

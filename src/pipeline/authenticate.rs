@@ -1,23 +1,25 @@
 //! Who asks: one credential, or none, verified with the keys of its own issuer.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use smallvec::SmallVec;
 
-use super::{Authorization, RETRY};
+use super::{Authorization, Course, Found, Introspected, KeyFound, Need, RETRY, Stop};
+use crate::browser::{LiveSession, SessionFound};
 use crate::clock::Timestamp;
 use crate::decision::Routed;
 use crate::decision::{Denial, Reason};
 use crate::identity::claims::Claims;
-use crate::identity::credential::Credential;
-use crate::identity::{Caller, Transport};
+use crate::identity::credential::{Credential, CredentialError};
+use crate::identity::{Caller, IssuerName, Transport};
 use crate::policy::set::{Admission, App, Issuer, PolicySet};
 use crate::request::RequestError;
 use crate::request::cookie;
 use crate::request::forwarded::Origin;
 use crate::request::head::{Lookup, RequestHead};
+use crate::secret::Secret;
 use crate::store::revoked::RevokedList;
 use crate::token::error::TokenError;
-use crate::token::verify::Verifier;
+use crate::token::verify::{VerifiedToken, Verifier};
 
 /// A caller and the credential that said so.
 #[derive(Debug)]
@@ -25,13 +27,18 @@ pub(super) struct Authenticated<'r> {
     pub(super) caller: Caller,
     pub(super) token: Option<&'r str>,
     transport: Option<Transport>,
+    /// What the app gets as `Authorization`, where that is not what the client sent.
+    access: Option<HeaderValue>,
 }
 
 impl Authenticated<'_> {
-    const NOBODY: Self = Self { caller: Caller::Anonymous, token: None, transport: None };
+    const NOBODY: Self = Self { caller: Caller::Anonymous, token: None, transport: None, access: None };
 
     /// What becomes of `Authorization`: where the caller plays a part, only what was validated is forwarded.
     pub(super) fn authorization(&self, routed: &Routed) -> Authorization {
+        if let Some(access) = self.access.as_ref().filter(|_| routed.app().forward_token) {
+            return Authorization::Set(access.clone());
+        }
         let validated = self.transport == Some(Transport::Bearer) || !routed.needs_credential();
         if routed.app().forward_token && validated { Authorization::Keep } else { Authorization::Remove }
     }
@@ -44,54 +51,169 @@ pub(super) struct With<'a> {
     pub(super) revoked: &'a RevokedList,
     /// Whether the store is open that would know.
     pub(super) knows_revocations: bool,
+    /// What was found out for this request.
+    pub(super) found: &'a Found,
 }
 
 /// The caller of a request. Nobody is a caller too: whether that is enough, `authorize` says.
-pub(super) fn authenticate<'r>(
-    with: With<'_>,
+pub(super) fn authenticate<'a>(
+    with: With<'a>,
     routed: &Routed,
-    head: &RequestHead<'r>,
+    head: &RequestHead<'a>,
     origin: &Origin<'_>,
     now: Timestamp,
-) -> Result<Authenticated<'r>, Denial> {
+    course: &mut Course,
+) -> Result<Authenticated<'a>, Stop> {
     if !routed.needs_credential() {
         return Ok(Authenticated::NOBODY);
     }
     let policy = routed.policy();
     let cookies = cookies(policy, head.headers)?;
-    let Some(credential) = Credential::single(head.headers, cookies)? else { return Ok(Authenticated::NOBODY) };
-    if credential.is_ignored() {
-        return Ok(Authenticated::NOBODY);
+    let credential = Credential::single(head.headers, cookies)?.filter(|credential| !credential.is_ignored());
+    if let Some(session) = session(with, routed, head, course)? {
+        return by_session(with, routed, head, origin, now, (session, credential)).map(|found| {
+            course.set_cookie.extend(session.set_cookie.iter().cloned());
+            found
+        });
     }
+    let Some(credential) = credential else { return Ok(Authenticated::NOBODY) };
     let (token, transport) = (credential.token(), credential.transport());
-    let verified = with.verifier.verify(token, now).map_err(refused)?;
-    let refuse = |cause: &'static str| {
-        Err(Denial::new(Reason::InvalidToken, TokenError::BadSignature.description()).because(cause))
+    let verified = match with.verifier.verify(token, now) {
+        Ok(verified) => verified,
+        Err(error) => verify_later(with, policy, token, error)?,
     };
-    let Some(issuer) = policy.issuer(verified.issuer()) else { return refuse("issuer_unknown") };
+    let Some(issuer) = policy.issuer(verified.issuer()) else { return Err(refuse("issuer_unknown").into()) };
     match issuer.admit(verified.claims()) {
         Admission::Accepted => {}
         Admission::NoCredential => return Ok(Authenticated::NOBODY),
-        Admission::Refused(cause) => return refuse(cause),
+        Admission::Refused(cause) => return Err(refuse(cause).into()),
     }
     check_revoked(with, issuer, verified.claims(), routed.app())?;
     let may_come_so = match transport {
         Transport::Bearer => issuer.bearer,
-        Transport::Cookie => {
+        Transport::Cookie | Transport::Session => {
             issuer.cookies.iter().any(|name| cookie::find(head.headers, name).ok().flatten() == Some(token))
         }
     };
     if !may_come_so {
-        return refuse("token_wrong_transport");
+        return Err(refuse("token_wrong_transport").into());
     }
-    if transport == Transport::Cookie {
+    if transport != Transport::Bearer {
         check_origin(routed.app(), head, origin)?;
     }
     Ok(Authenticated {
         caller: Caller::Known(Box::new(verified.identity(transport))),
         token: Some(token),
         transport: Some(transport),
+        access: None,
     })
+}
+
+/// The session that the browser's cookie leads to. One that leads nowhere counts as none, and is cleared.
+fn session<'a>(
+    with: With<'a>,
+    routed: &Routed,
+    head: &RequestHead<'a>,
+    course: &mut Course,
+) -> Result<Option<&'a LiveSession>, Stop> {
+    let Some(browser) = routed.app().login.as_ref().and_then(|login| login.browser.as_ref()) else { return Ok(None) };
+    let cookie = cookie::find(head.headers, &browser.cookie).inspect_err(|_| {
+        course.set_cookie.push(browser.clearing()); // cookie tossing: none of them is believed
+    });
+    let Some(cookie) = cookie.map_err(RequestError::from)?.filter(|cookie| !cookie.is_empty()) else {
+        return Ok(None);
+    };
+    match &with.found.session {
+        None => {
+            let (app, cookie) = (routed.route().app, Secret::new(cookie.to_owned()));
+            Err(Stop::Ask(Need::Session { app, cookie }))
+        }
+        Some(SessionFound::Live(session)) => Ok(Some(session)),
+        Some(SessionFound::Gone) => {
+            course.set_cookie.push(browser.clearing());
+            Ok(None)
+        }
+        Some(SessionFound::Unavailable) => Err(unavailable("the session cannot be read now", "session_unknown").into()),
+    }
+}
+
+/// Whoever the tokens of a session speak for. A second credential beside it must be the same.
+fn by_session<'a>(
+    with: With<'a>,
+    routed: &Routed,
+    head: &RequestHead<'_>,
+    origin: &Origin<'_>,
+    now: Timestamp,
+    (session, other): (&'a LiveSession, Option<Credential<'_>>),
+) -> Result<Authenticated<'a>, Stop> {
+    let (token, access) = (session.token.expose().as_str(), session.access.expose().as_str());
+    if other.is_some_and(|other| other.token() != token && other.token() != access) {
+        return Err(CredentialError::Conflicting.into());
+    }
+    let verified = match &session.client_id {
+        Some(client) => with.verifier.verify_id_token(&session.issuer, client, token, now),
+        None => with.verifier.verify(token, now),
+    };
+    let verified = match verified {
+        Ok(verified) if *verified.issuer() == session.issuer => verified,
+        Ok(_) => return Err(refuse("issuer_unknown").into()),
+        Err(error) => verify_later(with, routed.policy(), token, error)?,
+    };
+    let Some(issuer) = routed.policy().issuer(verified.issuer()) else { return Err(refuse("issuer_unknown").into()) };
+    match issuer.admit(verified.claims()) {
+        Admission::Accepted => {}
+        Admission::NoCredential => return Ok(Authenticated::NOBODY),
+        Admission::Refused(cause) => return Err(refuse(cause).into()),
+    }
+    check_revoked(with, issuer, verified.claims(), routed.app())?;
+    check_origin(routed.app(), head, origin)?;
+    let bearer = HeaderValue::try_from(format!("Bearer {access}")).map_err(|_| refuse("token_malformed"))?;
+    Ok(Authenticated {
+        caller: Caller::Known(Box::new(verified.identity(Transport::Session))),
+        token: Some(token),
+        transport: Some(Transport::Session),
+        access: Some(bearer),
+    })
+}
+
+/// A token that cannot be verified with what is at hand: its key may be new, or its issuer must be asked.
+fn verify_later(with: With<'_>, policy: &PolicySet, token: &str, error: TokenError) -> Result<VerifiedToken, Stop> {
+    match error {
+        TokenError::KeysUnavailable | TokenError::UnknownKey => {
+            let named = with.verifier.named(token);
+            let remote = |name: &IssuerName| policy.issuer(name).is_some_and(|issuer| issuer.remote.is_some());
+            match (named.filter(|(issuer, _)| remote(issuer)), with.found.key) {
+                (Some((issuer, kid)), None) => Err(Stop::Ask(Need::Key { issuer, kid })),
+                (_, Some(KeyFound::Unavailable)) => Err(refused(TokenError::KeysUnavailable).into()),
+                _ => Err(refused(error).into()),
+            }
+        }
+        TokenError::Malformed(malformed) if malformed.may_be_opaque() => {
+            let Some(issuer) = policy.issuers.iter().find(|issuer| issuer.introspection.is_some()) else {
+                return Err(refused(error).into());
+            };
+            match &with.found.introspected {
+                None => {
+                    let (issuer, token) = (issuer.name.clone(), Secret::new(token.to_owned()));
+                    Err(Stop::Ask(Need::Introspection { issuer, token }))
+                }
+                Some(Introspected::Active(verified)) => Ok(VerifiedToken::clone(verified)),
+                Some(Introspected::Inactive(cause)) => Err(refuse(cause).into()),
+                Some(Introspected::Unavailable) => {
+                    Err(unavailable("the token cannot be verified now", "introspection_unavailable").into())
+                }
+            }
+        }
+        _ => Err(refused(error).into()),
+    }
+}
+
+fn refuse(cause: &'static str) -> Denial {
+    Denial::new(Reason::InvalidToken, TokenError::BadSignature.description()).because(cause)
+}
+
+fn unavailable(detail: &'static str, cause: &'static str) -> Denial {
+    Denial::new(Reason::Unavailable, detail).because(cause).retry_after(RETRY)
 }
 
 /// Whether a token was revoked. Of the gateway's own tokens, nothing is known while the list cannot be kept up to

@@ -1,11 +1,12 @@
 //! The order of stages: from a request head to a forwarded request or an answer.
 //!
-//! [`Pipeline::decide`] takes one snapshot of the policy and asks the pure parts in order; this is the only
+//! [`Pipeline::step`] takes one snapshot of the policy and asks the pure parts in order; this is the only
 //! place where they meet what is impure (time, random ids, counters of limits, keys and revocations). In: a
 //! [`RequestHead`]. Out: a [`Decided`], whose [`Outcome`] is forwarded or answered by `proxy` and whose
-//! [`About`] becomes the line of the decision log. What must ask a store (limits that gateways share, the login
+//! [`About`] becomes the line of the decision log; or a [`Need`]: what must be found out first (`ask`). What must ask a store (limits that gateways share, the login
 //! endpoints) comes after that, and is in `own`. It does not read bodies and knows no connection.
 
+mod ask;
 mod assertion;
 mod authenticate;
 pub mod cors;
@@ -26,6 +27,7 @@ use crate::decision::{
     Denial, HeaderEdits, Permit, Reason, RequestFacts, Routed, authorize, headers, preflight, route,
 };
 use crate::identity::Caller;
+use crate::identity::credential::CredentialError;
 use crate::issuer::Snapshot as Keys;
 use crate::live::Live;
 use crate::login::Login;
@@ -44,6 +46,7 @@ use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::Metrics;
 use crate::token::verify::Verifier;
 
+pub use self::ask::{Checked, Found, Introspected, KeyFound, Need, Refreshed};
 pub use self::id::DecisionId;
 use self::limit::{Limited, Limits, SharedTake, Shelf};
 pub use self::record::Answered;
@@ -167,19 +170,34 @@ pub struct Forward {
     pub host: http::HeaderValue,
     /// What becomes of `Authorization`.
     pub authorization: Authorization,
+    /// Cookies that the answer sets beside the app's own.
+    pub set_cookie: Vec<http::HeaderValue>,
+    /// Cookies that the app gets with another value: names and values.
+    pub cookies: Vec<(String, String)>,
     /// An origin that may read the answer.
     pub cors_origin: Option<Box<str>>,
     /// Whether people log in there: read its body, then ask [`Pipeline::attempt`].
     pub login: bool,
 }
 
+/// How far a request came.
+#[derive(Debug)]
+pub enum Step {
+    /// It is decided.
+    Decided(Decided),
+    /// Something must be found out first; then it is decided again, from the start.
+    Ask(Need),
+}
+
 /// What becomes of a request's `Authorization`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authorization {
     /// It is forwarded as received: it was validated, or the route is public.
     Keep,
     /// It is removed.
     Remove,
+    /// It is this: the access token of a browser's session.
+    Set(http::HeaderValue),
 }
 
 /// What is known about a request once it is decided.
@@ -219,6 +237,32 @@ struct Course {
     auth_micros: u32,
     limited: Option<Limited>,
     shared: Vec<SharedTake>,
+    set_cookie: Vec<http::HeaderValue>,
+    cookies: Vec<(String, String)>,
+}
+
+/// Why the stages end early.
+enum Stop {
+    Refused(Denial),
+    Ask(Need),
+}
+
+impl From<Denial> for Stop {
+    fn from(denial: Denial) -> Self {
+        Self::Refused(denial)
+    }
+}
+
+impl From<RequestError> for Stop {
+    fn from(error: RequestError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<CredentialError> for Stop {
+    fn from(error: CredentialError) -> Self {
+        Self::Refused(error.into())
+    }
 }
 
 /// The end of the stages.
@@ -244,29 +288,51 @@ impl Pipeline {
         Arc::clone(&self.settings.metrics)
     }
 
-    /// Decides one request.
+    /// Decides one request with what is at hand, as if nobody else could be asked.
     pub fn decide(&self, head: &RequestHead<'_>) -> Decided {
+        let mut found = Found::default();
+        loop {
+            match self.step(head, &found) {
+                Step::Decided(decided) => return decided,
+                Step::Ask(need) => found.give_up(&need),
+            }
+        }
+    }
+
+    /// Decides one request, or says what must be found out first.
+    pub fn step(&self, head: &RequestHead<'_>, found: &Found) -> Step {
         let began = Instant::now();
         let active = self.active();
         let at = self.now();
         let id = DecisionId::new(at, &*self.settings.random);
-        let mut course =
-            Course { client: ClientAddr::new(head.peer), auth_micros: 0, limited: None, shared: Vec::new() };
-        let end = self.stages(&active, head, (&id, at), &mut course);
+        let mut course = Course {
+            client: ClientAddr::new(head.peer),
+            auth_micros: 0,
+            limited: None,
+            shared: Vec::new(),
+            set_cookie: Vec::new(),
+            cookies: Vec::new(),
+        };
+        let end = self.stages(&active, head, found, (&id, at), &mut course);
         let (verdict, outcome) = match end {
             Ok(End::Forward(permit, forward)) => (Verdict::Permitted(permit), Outcome::Forward(forward)),
             Ok(End::Answer(permit, own)) => (Verdict::Permitted(permit), Outcome::Answer(own)),
             Ok(End::Preflight(response)) => (Verdict::Preflight, Outcome::Respond(response)),
-            Err(denial) => {
+            Err(Stop::Ask(need)) => return Step::Ask(need),
+            Err(Stop::Refused(denial)) => {
                 let metadata = self.resource_metadata(&denial, &active, head);
-                let response =
+                let mut response =
                     outcome::respond(&denial, course.limited, &active.policy, &id, head, metadata.as_deref());
+                for cookie in std::mem::take(&mut course.set_cookie) {
+                    response.headers.append(http::header::SET_COOKIE, cookie);
+                }
                 (Verdict::Refused(Box::new(denial)), Outcome::Respond(response))
             }
         };
         let policy_micros = micros(began).saturating_sub(course.auth_micros);
         let Course { client, auth_micros, shared, .. } = course;
-        Decided { about: About { id, at, active, client, auth_micros, policy_micros, verdict }, outcome, shared }
+        let about = About { id, at, active, client, auth_micros, policy_micros, verdict };
+        Step::Decided(Decided { about, outcome, shared })
     }
 
     /// The way of a request, stage by stage.
@@ -274,15 +340,16 @@ impl Pipeline {
         &self,
         active: &Active,
         head: &RequestHead<'_>,
+        found: &Found,
         (id, now): (&DecisionId, Timestamp),
         course: &mut Course,
-    ) -> Result<End, Denial> {
+    ) -> Result<End, Stop> {
         let Asked { target, host, body } = Asked::parse(head)?; // 400, 414, 417, 421, 431, 501
         let origin = Origin::of(head, &host, &self.settings.trusted_proxies);
         course.client = origin.client();
         if self.settings.decisions.is_blocked() {
             let denial = Denial::new(Reason::Unavailable, "nothing is answered while no record can be kept of it");
-            return Err(denial.retry_after(Duration::from_secs(1)).because("audit_not_written"));
+            return Err(denial.retry_after(Duration::from_secs(1)).because("audit_not_written").into());
         }
         if let Some(preflight) = preflight(&active.policy, &target, &host, head) {
             let methods = preflight.methods.iter().map(http::Method::as_str);
@@ -294,17 +361,23 @@ impl Pipeline {
         }
         let facts = RequestFacts { head, client: course.client, host: &host, country: self.country(head) };
         let keys = limit::Keys { client: course.client, head, caller: &Caller::Anonymous, token: None, account: None };
-        self.limit(active, routed.route(), &routed.route().limits_by_address, &keys, course)?; // 429
+        if !found.asked {
+            self.limit(active, routed.route(), &routed.route().limits_by_address, &keys, course)?; // 429
+        }
 
         let began = Instant::now();
         let with = authenticate::With {
             verifier: &active.verifier,
             revoked: &active.services.revoked,
             knows_revocations: active.knows_revocations,
+            found,
         };
-        let authenticated = authenticate::authenticate(with, &routed, head, &origin, now); // 400, 401, 403, 503
+        let authenticated = authenticate::authenticate(with, &routed, head, &origin, now, course); // 400, 401, 403, 503
         course.auth_micros = micros(began);
-        let authenticated = authenticated.map_err(|denial| routed.refuse(denial))?;
+        let authenticated = authenticated.map_err(|stop| match stop {
+            Stop::Refused(denial) => Stop::Refused(routed.refuse(denial)),
+            ask @ Stop::Ask(_) => ask,
+        })?;
         authenticate::check_websocket(&routed, head, &origin).map_err(|denial| routed.refuse(denial))?; // 403
         let (token, authorization) = (authenticated.token, authenticated.authorization(&routed));
 
@@ -325,13 +398,15 @@ impl Pipeline {
                     origin: origin.headers(),
                     host: canonical_host(&host),
                     authorization,
+                    set_cookie: std::mem::take(&mut course.set_cookie),
+                    cookies: std::mem::take(&mut course.cookies),
                     cors_origin: cors_origin(&permit, head),
                     login: permit.route().login,
                 };
                 Ok(End::Forward(permit, Box::new(forward)))
             }
             Destination::Own(own) if is_built(&permit) => Ok(End::Answer(permit, own)),
-            Destination::Own(_) => Err(Denial::new(Reason::NotImplemented, "this build has no such login")),
+            Destination::Own(_) => Err(Denial::new(Reason::NotImplemented, "this build has no such login").into()),
         }
     }
 

@@ -99,7 +99,9 @@ impl Pipeline {
             OwnEndpoint::ProtectedResource => {
                 return Ok(metadata::protected_resource(policy, app, &self.origin(about, head)));
             }
-            OwnEndpoint::Jwks | OwnEndpoint::Login | OwnEndpoint::Callback => return Err(OAuthError::unavailable()),
+            OwnEndpoint::Jwks | OwnEndpoint::Login | OwnEndpoint::Provider | OwnEndpoint::Callback => {
+                return Err(OAuthError::unavailable());
+            }
             OwnEndpoint::Token | OwnEndpoint::Logout | OwnEndpoint::Revoke | OwnEndpoint::Introspect => {}
         }
         let body = body.map_err(|denial| match denial.reason {

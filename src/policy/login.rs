@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderValue, Method};
 
 use crate::identity::IssuerName;
+use crate::secret::Secret;
 use crate::token::algorithm::Algorithm;
 use crate::token::mint::Minter;
 
@@ -18,6 +19,7 @@ use super::set::LimitUse;
 pub enum OwnEndpoint {
     Token,
     Login,
+    Provider,
     Callback,
     Logout,
     Revoke,
@@ -33,6 +35,7 @@ impl OwnEndpoint {
         match self {
             Self::Token => "token",
             Self::Login => "login",
+            Self::Provider => "login provider",
             Self::Callback => "callback",
             Self::Logout => "logout",
             Self::Revoke => "revoke",
@@ -43,12 +46,13 @@ impl OwnEndpoint {
         }
     }
 
-    /// The method that it answers.
-    pub fn method(self) -> Method {
+    /// The methods that it answers, `HEAD` aside.
+    pub fn methods(self) -> &'static [Method] {
         match self {
-            Self::Token | Self::Logout | Self::Revoke | Self::Introspect => Method::POST,
-            Self::Login | Self::Callback | Self::AuthorizationServer | Self::ProtectedResource | Self::Jwks => {
-                Method::GET
+            Self::Token | Self::Logout | Self::Revoke | Self::Introspect => &[Method::POST],
+            Self::Login => &[Method::GET, Method::POST],
+            Self::Provider | Self::Callback | Self::AuthorizationServer | Self::ProtectedResource | Self::Jwks => {
+                &[Method::GET]
             }
         }
     }
@@ -77,6 +81,59 @@ pub struct Login {
     pub account_field: Box<str>,
     /// `via: upstream`: statuses that count as a failed login.
     pub failures: Vec<u16>,
+    /// Browser sessions, where there are any (`via: supabase` and `oidc`, unless `session: none`).
+    pub browser: Option<Arc<BrowserLogin>>,
+}
+
+/// Browser sessions of an app.
+#[derive(Clone, Debug)]
+pub struct BrowserLogin {
+    /// `session.cookie`.
+    pub cookie: Box<str>,
+    /// `session.idle`: how long a session lives that nobody uses.
+    pub idle: Duration,
+    /// `session.expires`: how long it lives at most, from the login.
+    pub expires: Duration,
+    /// `session.refresh_margin`: how long before it ends an access token is replaced.
+    pub refresh_margin: Duration,
+    /// `session.keys`: what seals, first; the others only open. Empty: the gateway makes, keeps and rotates them.
+    pub keys: Vec<Secret<Vec<u8>>>,
+    /// Where people may sign in: the providers of a Supabase project, or OpenID providers.
+    pub providers: Vec<ProviderLink>,
+    /// Whether there are passwords: a form to sign in and up (`via: supabase`).
+    pub passwords: bool,
+    /// Where a login ends that names no place of its own.
+    pub return_to: Box<str>,
+}
+
+impl BrowserLogin {
+    /// `Set-Cookie` that removes the session's cookie.
+    pub fn clearing(&self) -> HeaderValue {
+        let text = format!("{}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax", self.cookie);
+        // Names of cookies are tokens: the policy is read so.
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("__Host-session=; Path=/; Max-Age=0; Secure"))
+    }
+}
+
+/// A provider on the sign-in page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderLink {
+    /// The last segment of its path, `/login/<name>`; Supabase's name of the provider, or the issuer's in the policy.
+    pub name: Box<str>,
+    /// The issuer of the tokens that a login through it gives.
+    pub issuer: IssuerName,
+}
+
+/// What an unauthenticated request of a browser gets (`on_unauthenticated`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OnUnauthenticated {
+    /// 401, like everybody else.
+    #[default]
+    Challenge,
+    /// The app's sign-in page, which leads back.
+    Login,
+    /// A page of the app; `{path}` stands for where the browser wanted to go, encoded.
+    To(Box<str>),
 }
 
 /// `via`.
@@ -94,6 +151,8 @@ pub enum Via {
 #[expect(missing_docs, reason = "each is the path of the endpoint of its name")]
 pub struct LoginPaths {
     pub token: Option<Box<str>>,
+    pub login: Option<Box<str>>,
+    pub callback: Option<Box<str>>,
     pub logout: Option<Box<str>>,
     pub revoke: Option<Box<str>>,
     pub introspect: Option<Box<str>>,

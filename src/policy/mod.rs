@@ -12,6 +12,7 @@ pub mod checked;
 pub mod compile;
 pub mod document;
 pub mod formula;
+pub mod issuer;
 pub mod keys;
 pub mod login;
 pub mod lower;

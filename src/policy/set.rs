@@ -10,16 +10,20 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::diagnostic::{Sources, Span};
 use crate::identity::IssuerName;
-use crate::identity::claims::{ClaimMapping, ClaimPath, Claims};
-use crate::identity::scope::Hierarchy;
+use crate::identity::claims::ClaimPath;
 use crate::request::target::Irregular;
 use crate::secret::Secret;
 use crate::token::verify::Verifier;
 
-use super::document::{Access, AppId, Definition, Fixture, Operator, Preset, Test, UserFact};
+use super::document::{Access, AppId, Definition, Fixture, Operator, Test, UserFact};
 pub use super::document::{LimitKey, Lockout};
 use super::formula::{LeafId, Node};
-pub use super::login::{LocalIssuer, Login, LoginPaths, OwnEndpoint, Via};
+pub use super::issuer::{
+    Admission, Introspection, Issuer, KeysAt, OidcClient, OnExpired, RemoteKeys, SessionCheck, SupabaseProject,
+};
+pub use super::login::{
+    BrowserLogin, LocalIssuer, Login, LoginPaths, OnUnauthenticated, OwnEndpoint, ProviderLink, Via,
+};
 use super::template::{Kind, Segment};
 use super::trie::Trie;
 
@@ -241,8 +245,30 @@ pub struct Route {
     pub rewrite: Option<Vec<Segment>>,
     /// `openapi: rewrite`: the answer is an OpenAPI document, and is served with our security in it.
     pub openapi_rewrite: bool,
-    /// `on_unauthenticated`, as written.
-    pub on_unauthenticated: Option<Box<str>>,
+    /// What a browser gets that nobody signed in with.
+    pub on_unauthenticated: OnUnauthenticated,
+    /// Which part of Supabase it leads to (`preset: supabase-edge`).
+    pub edge: Option<Edge>,
+}
+
+/// A part of Supabase that an app with `preset: supabase-edge` leads to. Its routes behave as the clients of that part
+/// expect (`supabase-and-oauth.md` A6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Edge {
+    /// Supabase Auth, but for logging out: bearers are passed on and not looked at; refusals have its shape.
+    Auth,
+    /// `/auth/v1/token`: what is transient is 503 for the refresh grant, since clients take anything else for the end.
+    Token,
+    /// `/auth/v1/logout`: what it ends is refused here too, at once.
+    Logout,
+    /// PostgREST and GraphQL.
+    Rest,
+    /// Storage.
+    Storage,
+    /// Edge functions.
+    Functions,
+    /// Realtime: the key of the project stands in the query of the upgrade, the user's token inside the socket.
+    Realtime,
 }
 
 /// Where an allowed request goes.
@@ -499,67 +525,6 @@ pub struct LimitUse {
     pub limit: LimitId,
     /// Counted by what. If the value is absent, the address is used instead.
     pub by: LimitKey,
-}
-
-/// Who may sign tokens.
-#[derive(Debug)]
-pub struct Issuer {
-    /// The name in the policy.
-    pub name: IssuerName,
-    /// Where it stands.
-    pub place: Place,
-    /// Its preset.
-    pub preset: Preset,
-    /// How its scopes imply each other.
-    pub hierarchy: Hierarchy,
-    /// Where facts come from.
-    pub mapping: ClaimMapping,
-    /// When a token counts as multi-factor: all must hold.
-    pub mfa: Vec<Comparison>,
-    /// Whether `Authorization: Bearer` is looked at.
-    pub bearer: bool,
-    /// Cookies that may hold a token.
-    pub cookies: Vec<Box<str>>,
-    /// Supabase: the values of `role` that count as somebody who signed in; `None` for other issuers.
-    pub db_roles: Option<Vec<Box<str>>>,
-    /// Supabase: `service_role: allow`.
-    pub allow_service_role: bool,
-    /// What the gateway signs with, where the issuer is its own (preset `local`).
-    pub local: Option<LocalIssuer>,
-}
-
-/// What a verified token counts as, apart from what its identity may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// As an identity.
-    Accepted,
-    /// As no credential: the public key of a Supabase project, which clients send when nobody is signed in.
-    NoCredential,
-    /// As a bad credential, for this reason.
-    Refused(&'static str),
-}
-
-impl Issuer {
-    /// What a token of this issuer counts as: a signature alone is not a login. Supabase's `anon` and
-    /// `service_role` keys are validly signed tokens.
-    pub fn admit(&self, claims: &Claims) -> Admission {
-        let Some(db_roles) = &self.db_roles else { return Admission::Accepted };
-        let text = |name: &str| claims.get(name).and_then(serde_json::Value::as_str);
-        match text("role") {
-            Some("anon") => return Admission::NoCredential,
-            Some("service_role") if self.allow_service_role => return Admission::Accepted,
-            Some("service_role") => return Admission::Refused("service_role_not_allowed"),
-            Some(role) if db_roles.iter().any(|allowed| **allowed == *role) => {}
-            _ => return Admission::Refused("role_not_allowed"),
-        }
-        if !text("sub").is_some_and(|id| super::specificity::kind_matches(Kind::Uuid, id)) {
-            return Admission::Refused("sub_is_not_a_uuid");
-        }
-        if text("session_id").is_none_or(str::is_empty) {
-            return Admission::Refused("session_id_missing");
-        }
-        Admission::Accepted
-    }
 }
 
 /// A set of `in`.

@@ -46,6 +46,12 @@ pub(super) fn edit(response: &mut ResponseHeader, passing: &Passing) {
         fields.set(PRAGMA, HeaderValue::from_static("no-cache"));
     }
     passing.forward.edits.apply_to_response(&mut fields);
+    if !passing.forward.set_cookie.is_empty() {
+        fields.set(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    }
+    for cookie in &passing.forward.set_cookie {
+        let _ = fields.0.append_header(SET_COOKIE, cookie.clone());
+    }
     let _ = response.append_header(VIA, HeaderValue::from_static(via(Version::HTTP_11)));
 }
 

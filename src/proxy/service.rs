@@ -18,7 +18,7 @@ use super::openapi::Documents;
 use super::peer::{self, Addresses};
 use super::{body, failure, head, respond, response, side, upstream};
 use crate::decision::{Denial, Reason};
-use crate::pipeline::{About, Answered, Forward, Outcome, Pipeline, Verdict};
+use crate::pipeline::{About, Answered, Forward, Found, Outcome, Pipeline, Step, Verdict};
 use crate::response::{Problem, Response};
 
 /// The time without a request after which a connection is closed, in seconds.
@@ -159,11 +159,18 @@ impl ProxyHttp for Gate {
         let raw = head::raw(session.as_downstream());
         let head = head::of(session.as_downstream(), raw.as_ref());
         // What came over the network cannot panic; should it, this request is refused and all others go on.
-        let Ok(decided) = catch_unwind(AssertUnwindSafe(|| self.pipeline.decide(&head))) else {
-            let detail = "the gateway failed on this request";
-            let problem = Problem { status: 500, code: "internal_server_error", detail, decision_id: "" };
-            Self::answer(session, problem.respond()).await?;
-            return Ok(true);
+        let mut found = Found::default();
+        let decided = loop {
+            match catch_unwind(AssertUnwindSafe(|| self.pipeline.step(&head, &found))) {
+                Ok(Step::Decided(decided)) => break decided,
+                Ok(Step::Ask(need)) => self.pipeline.find_out(&need, &mut found).await,
+                Err(_) => {
+                    let detail = "the gateway failed on this request";
+                    let problem = Problem { status: 500, code: "internal_server_error", detail, decision_id: "" };
+                    Self::answer(session, problem.respond()).await?;
+                    return Ok(true);
+                }
+            }
         };
         let decided = if decided.shared.is_empty() { decided } else { self.pipeline.share(decided, &head).await };
         drop(raw);

@@ -72,8 +72,10 @@ fn edit(headers: &mut HeaderMap, permit: &Permit, passing: &Passing, request_id:
     if headers.get(HOST) != Some(&forward.host) {
         headers.insert(HOST, forward.host.clone());
     }
-    if forward.authorization == Authorization::Remove {
-        headers.remove(AUTHORIZATION);
+    match &forward.authorization {
+        Authorization::Keep => {}
+        Authorization::Remove => drop(headers.remove(AUTHORIZATION)),
+        Authorization::Set(value) => drop(headers.insert(AUTHORIZATION, value.clone())),
     }
     cookies(headers, permit);
     if let Ok(id) = HeaderValue::from_str(request_id) {

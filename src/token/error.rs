@@ -58,6 +58,13 @@ pub enum Malformed {
     Parts,
 }
 
+impl Malformed {
+    /// Whether this may be a token that says nothing itself: its issuer must be asked.
+    pub fn may_be_opaque(self) -> bool {
+        matches!(self, Self::Alphabet | Self::Base64 | Self::Header | Self::Parts)
+    }
+}
+
 impl TokenError {
     /// The reason's name, in the style of OAuth's error codes; never renamed.
     pub fn name(self) -> &'static str {

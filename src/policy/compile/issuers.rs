@@ -145,6 +145,10 @@ impl Builder<'_> {
             db_roles,
             allow_service_role: settings.allow_service_role.is_some(),
             local,
+            remote: None,
+            introspection: None,
+            supabase: None,
+            oidc: None,
         });
     }
 

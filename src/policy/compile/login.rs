@@ -104,6 +104,7 @@ impl Builder<'_> {
             to: login.to.as_ref().map(|to| to.value.as_str().into()),
             account_field: login.account_field.as_ref().map_or(ACCOUNT_FIELD, |field| &field.value).into(),
             failures: if login.failures.is_empty() { FAILURES.to_vec() } else { login.failures.clone() },
+            browser: None,
         };
         if let Some(app) = self.policy.apps.get_mut(shared.app.0) {
             app.login = Some(Arc::new(compiled));
@@ -182,13 +183,17 @@ impl Builder<'_> {
         shared: &Shared<'_>,
         tables: &mut Tables,
     ) {
-        let method = endpoint.method();
+        let methods = endpoint.methods();
+        let mut served = methods.to_vec();
+        if methods.contains(&Method::GET) {
+            served.insert(1, Method::HEAD);
+        }
         let via_upstream = shared.header.login.as_ref().is_some_and(|login| login.value.via.value == "upstream");
         let entry = Entry {
-            written: &format!("{method} {}", path.value),
+            written: &format!("{} {}", methods.iter().map(Method::as_str).collect::<Vec<_>>().join("|"), path.value),
             span: path.span,
-            named: vec![method.clone()],
-            methods: if method == Method::GET { vec![Method::GET, Method::HEAD] } else { vec![method] },
+            named: methods.to_vec(),
+            methods: served,
             any_method: false,
             template,
             requirement,

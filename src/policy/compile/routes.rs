@@ -10,8 +10,8 @@ use crate::diagnostic::{Code, Diagnostic, Span};
 use crate::policy::document::{self, Access, AppHeader, AppId, LimitKey, RouteOptions};
 use crate::policy::formula::{LeafId, MAX_LEAVES, Node};
 use crate::policy::set::{
-    ANY_METHOD, App, Destination, Guard, GuardId, HeaderRule, HostPattern, LeafKind, LimitUse, Methods, OwnEndpoint,
-    Route, RouteGuard, RouteId,
+    ANY_METHOD, App, Destination, Guard, GuardId, HeaderRule, HostPattern, LeafKind, LimitUse, Methods,
+    OnUnauthenticated, OwnEndpoint, Route, RouteGuard, RouteId,
 };
 use crate::policy::specificity::{contains, folded, overlaps, render};
 use crate::policy::template::Segment;
@@ -171,12 +171,8 @@ impl<'d> Builder<'d> {
             response_headers,
             rewrite: entry.options.rewrite.as_ref().map(|template| template.segments.clone()),
             openapi_rewrite: entry.options.openapi_rewrite.is_some(),
-            on_unauthenticated: entry
-                .options
-                .on_unauthenticated
-                .as_ref()
-                .or(shared.header.defaults.on_unauthenticated.as_ref())
-                .map(|action| action.value.as_str().into()),
+            on_unauthenticated: OnUnauthenticated::default(),
+            edge: None,
         };
         let Some(app) = self.policy.app(shared.app) else { return };
         if let Some(other) = tables.insert(app, &route, &entry.named).and_then(|other| self.policy.route(other)) {
