@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::fetch::FetchError;
+
 /// Why a provider gave nothing. Only [`ProviderError::Refused`] says something about the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProviderError {
@@ -34,3 +36,13 @@ impl fmt::Display for ProviderError {
 }
 
 impl std::error::Error for ProviderError {}
+
+impl From<FetchError> for ProviderError {
+    /// Whatever keeps an answer away says nothing about what was asked.
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Url => Self::Misconfigured(error.to_string().into()),
+            _ => Self::Unavailable(error.to_string().into()),
+        }
+    }
+}
