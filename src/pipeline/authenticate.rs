@@ -71,10 +71,8 @@ pub(super) fn authenticate<'a>(
     let cookies = cookies(policy, head.headers)?;
     let credential = Credential::single(head.headers, cookies)?.filter(|credential| !credential.is_ignored());
     if let Some(session) = session(with, routed, head, course)? {
-        return by_session(with, routed, head, origin, now, (session, credential)).map(|found| {
-            course.set_cookie.extend(session.set_cookie.iter().cloned());
-            found
-        });
+        course.set_cookie.extend(session.set_cookie.iter().cloned());
+        return by_session(with, routed, head, origin, now, (session, credential));
     }
     let Some(credential) = credential else { return Ok(Authenticated::NOBODY) };
     let (token, transport) = (credential.token(), credential.transport());

@@ -182,6 +182,7 @@ pub struct Forward {
 
 /// How far a request came.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every request is decided at once: no allocation for it")]
 pub enum Step {
     /// It is decided.
     Decided(Decided),
