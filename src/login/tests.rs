@@ -209,6 +209,7 @@ impl World {
         let stores = Stores {
             users: Arc::clone(&memory) as Arc<dyn Users>,
             sessions: Arc::clone(&flaky) as Arc<dyn Sessions>,
+            browser: memory.clone(),
             revocations: vec![Arc::clone(&flaky) as Arc<dyn crate::store::Revocations>],
             attempts: Arc::clone(&flaky) as Arc<dyn Attempts>,
             limits: None,

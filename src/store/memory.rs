@@ -18,8 +18,8 @@ use crate::secret::Secret;
 
 use super::rules::{self, Counter, Presented, Verdict};
 use super::{
-    Added, Attempt, Attempts, Cursor, EndedBy, Limits, Rate, Revocation, Revocations, Rotation, Session, Sessions,
-    SigningKey, SigningKeys, StoreError, Successor, TokenHash, User, Users,
+    Added, Attempt, Attempts, BrowserSession, BrowserSessions, CookieHash, Cursor, EndedBy, Limits, Rate, Revocation,
+    Revocations, Rotation, Session, Sessions, SigningKey, SigningKeys, StoreError, Successor, TokenHash, User, Users,
 };
 
 /// How many keys attempts and limits hold at most.
@@ -33,6 +33,7 @@ const PAGE: usize = 10_000;
 pub struct Memory {
     users: Mutex<BTreeMap<AccountName, User>>,
     sessions: Mutex<State>,
+    browser: Mutex<HashMap<CookieHash, BrowserSession>>,
     revocations: Mutex<BTreeMap<i64, Revocation>>,
     /// The position given out last; it outlives what was swept.
     position: Mutex<i64>,
@@ -258,6 +259,100 @@ impl Sessions for Memory {
 
     async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
         Ok(self.sessions.lock().forget(|session| session.expires < now))
+    }
+}
+
+// === Browser sessions ===
+
+#[async_trait]
+impl BrowserSessions for Memory {
+    async fn start(&self, session: &BrowserSession) -> Result<(), StoreError> {
+        let mut sessions = self.browser.lock();
+        if sessions.contains_key(&session.hash) || sessions.values().any(|other| other.id == session.id) {
+            return Err(StoreError::Unavailable("the session exists already".to_owned()));
+        }
+        sessions.insert(session.hash, session.clone());
+        Ok(())
+    }
+
+    async fn get(&self, hash: &CookieHash) -> Result<Option<BrowserSession>, StoreError> {
+        Ok(self.browser.lock().get(hash).cloned())
+    }
+
+    async fn by_id(&self, id: &str) -> Result<Option<BrowserSession>, StoreError> {
+        Ok(self.browser.lock().values().find(|session| session.id == id).cloned())
+    }
+
+    async fn claim(
+        &self,
+        hash: &CookieHash,
+        version: i64,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut sessions = self.browser.lock();
+        let Some(session) = sessions.get_mut(hash) else { return Ok(false) };
+        let free = session.version == version && !session.is_paused(now) && !session.is_leased(now);
+        if free {
+            session.lease = Some(until);
+        }
+        Ok(free)
+    }
+
+    async fn replace(
+        &self,
+        hash: &CookieHash,
+        version: i64,
+        sealed: &[u8],
+        refresh_from: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut sessions = self.browser.lock();
+        let Some(session) = sessions.get_mut(hash).filter(|session| session.version == version) else {
+            return Ok(false);
+        };
+        (session.sealed, session.version) = (sealed.to_vec(), version.saturating_add(1));
+        (session.refresh_from, session.lease) = (refresh_from, None);
+        Ok(true)
+    }
+
+    async fn release(&self, hash: &CookieHash, version: i64, refresh_from: Timestamp) -> Result<(), StoreError> {
+        if let Some(session) = self.browser.lock().get_mut(hash).filter(|session| session.version == version) {
+            (session.refresh_from, session.lease) = (refresh_from, None);
+        }
+        Ok(())
+    }
+
+    async fn touch(&self, hash: &CookieHash, now: Timestamp) -> Result<(), StoreError> {
+        if let Some(session) = self.browser.lock().get_mut(hash) {
+            session.used = session.used.max(now);
+        }
+        Ok(())
+    }
+
+    async fn end(&self, hash: &CookieHash) -> Result<bool, StoreError> {
+        Ok(self.browser.lock().remove(hash).is_some())
+    }
+
+    async fn end_all(&self, issuer: &str, user: &str) -> Result<Vec<BrowserSession>, StoreError> {
+        let mut sessions = self.browser.lock();
+        let ended = sessions.extract_if(|_, session| session.issuer == issuer && session.user == user);
+        Ok(ended.map(|(_, session)| session).collect())
+    }
+
+    async fn live(&self, user: Option<&str>, now: Timestamp, most: u32) -> Result<Vec<BrowserSession>, StoreError> {
+        let sessions = self.browser.lock();
+        let is_meant =
+            |session: &&BrowserSession| session.expires > now && user.is_none_or(|user| session.user == user);
+        let mut live: Vec<&BrowserSession> = sessions.values().filter(is_meant).collect();
+        live.sort_by(|a, b| b.started.cmp(&a.started).then_with(|| b.id.cmp(&a.id)));
+        Ok(live.into_iter().take(most as usize).cloned().collect())
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let mut sessions = self.browser.lock();
+        let before = sessions.len();
+        sessions.retain(|_, session| session.expires >= now);
+        Ok(before.saturating_sub(sessions.len()) as u64)
     }
 }
 

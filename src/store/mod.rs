@@ -1,7 +1,7 @@
 //! What must outlive a process, and what several gateways share.
 //!
-//! One narrow trait for each kind of data: [`Users`], [`Sessions`] (with their refresh tokens), [`Revocations`],
-//! [`Attempts`], [`Limits`], [`SigningKeys`]. In: values, and the time as a parameter. Out: values, or a [`StoreError`],
+//! One narrow trait for each kind of data: [`Users`], [`Sessions`] (with their refresh tokens), [`BrowserSessions`],
+//! [`Revocations`], [`Attempts`], [`Limits`], [`SigningKeys`]. In: values, and the time as a parameter. Out: values, or a [`StoreError`],
 //! which never means "no": whoever asks answers 503. The backends are [`memory`] (tests, and what one process may
 //! forget), [`sql`] (SQLite, PostgreSQL) and [`redis`]; [`revoked`] is the list that requests are checked against
 //! without asking any of them.
@@ -268,6 +268,110 @@ pub trait Sessions: Send + Sync + fmt::Debug {
     async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError>;
 }
 
+// === Browser sessions ===
+
+/// The SHA-256 of what the cookie of a session holds: all that is stored of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CookieHash(pub [u8; 32]);
+
+impl fmt::Debug for CookieHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CookieHash(…)")
+    }
+}
+
+/// The session of a browser, with the tokens of its provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrowserSession {
+    /// What the cookie leads to.
+    pub hash: CookieHash,
+    /// A UUID: the name of the session for people and logs. It leads to nothing.
+    pub id: String,
+    /// The app that was logged in to.
+    pub app: String,
+    /// The issuer in the policy that vouches for the user.
+    pub issuer: String,
+    /// The user's id at that issuer.
+    pub user: String,
+    /// The tokens, sealed.
+    pub sealed: Vec<u8>,
+    /// Counts the replacements of the tokens.
+    pub version: i64,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ends in any case.
+    pub expires: Timestamp,
+    /// When it was last used, to a minute.
+    pub used: Timestamp,
+    /// When its tokens may be replaced next: not at every request while a provider is down.
+    pub refresh_from: Timestamp,
+    /// Until when somebody has its tokens replaced, who may have died meanwhile.
+    pub lease: Option<Timestamp>,
+    /// Where the login came from.
+    pub address: Option<IpAddr>,
+    /// With what, shortened.
+    pub user_agent: String,
+}
+
+/// The longest that a lease or a pause may last. What seems to last longer comes from a clock that was set back.
+pub const LONGEST_LEASE: Duration = Duration::from_secs(120);
+
+impl BrowserSession {
+    /// Whether its tokens may not be replaced yet, because that was done or tried a moment ago.
+    pub fn is_paused(&self, now: Timestamp) -> bool {
+        rules::is_ahead(self.refresh_from, now)
+    }
+
+    /// Whether somebody has its tokens replaced at this moment.
+    pub fn is_leased(&self, now: Timestamp) -> bool {
+        self.lease.is_some_and(|lease| rules::is_ahead(lease, now))
+    }
+}
+
+/// Sessions of browsers.
+///
+/// Tokens of a session are replaced by whoever holds its lease, and only while they still are those that were read
+/// (`version`): of two gateways one asks the provider, and nothing newer is overwritten by something older.
+#[async_trait]
+pub trait BrowserSessions: Send + Sync + fmt::Debug {
+    /// Begins a session.
+    async fn start(&self, session: &BrowserSession) -> Result<(), StoreError>;
+    /// A session, whether it has expired or not.
+    async fn get(&self, hash: &CookieHash) -> Result<Option<BrowserSession>, StoreError>;
+    /// A session by its name.
+    async fn by_id(&self, id: &str) -> Result<Option<BrowserSession>, StoreError>;
+    /// Takes the lease until then, to replace the tokens of this version. `false`: they are others by now, somebody else
+    /// holds the lease, it is too early, or there is no such session.
+    async fn claim(
+        &self,
+        hash: &CookieHash,
+        version: i64,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+    /// Replaces the tokens of this version, and gives the lease back; they may be replaced again from `refresh_from` on.
+    /// `false`: they are others by now, or there is no such session.
+    async fn replace(
+        &self,
+        hash: &CookieHash,
+        version: i64,
+        sealed: &[u8],
+        refresh_from: Timestamp,
+    ) -> Result<bool, StoreError>;
+    /// Gives the lease back where no new tokens were to be had.
+    async fn release(&self, hash: &CookieHash, version: i64, refresh_from: Timestamp) -> Result<(), StoreError>;
+    /// Notes that it was used.
+    async fn touch(&self, hash: &CookieHash, now: Timestamp) -> Result<(), StoreError>;
+    /// Ends a session: it is forgotten. `false`: there was none.
+    async fn end(&self, hash: &CookieHash) -> Result<bool, StoreError>;
+    /// Ends all sessions of a user at an issuer, and says which there were.
+    async fn end_all(&self, issuer: &str, user: &str) -> Result<Vec<BrowserSession>, StoreError>;
+    /// Sessions that have not expired, of one user (at any issuer) or of all, newest first.
+    async fn live(&self, user: Option<&str>, now: Timestamp, most: u32) -> Result<Vec<BrowserSession>, StoreError>;
+    /// Forgets sessions that expired before `now`, and says how many.
+    async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError>;
+}
+
 // === Revocations ===
 
 /// Which access tokens are refused from now on.
@@ -411,6 +515,8 @@ pub struct Stores {
     pub users: Arc<dyn Users>,
     /// Logins and their refresh tokens.
     pub sessions: Arc<dyn Sessions>,
+    /// Sessions of browsers.
+    pub browser: Arc<dyn BrowserSessions>,
     /// Where revocations are kept, and read by every gateway: each of these has all of them.
     pub revocations: Vec<Arc<dyn Revocations>>,
     /// Failed logins. Where they are in Redis, this goes on without it (see [`fallback`]).
@@ -433,6 +539,7 @@ impl Stores {
         let stores = Self {
             users: sql.clone(),
             sessions: sql.clone(),
+            browser: sql.clone(),
             revocations: vec![sql.clone()],
             attempts: sql.clone(),
             limits: None,
@@ -460,6 +567,7 @@ impl Stores {
         Self {
             users: memory.clone(),
             sessions: memory.clone(),
+            browser: memory.clone(),
             revocations: vec![memory.clone()],
             attempts: memory.clone(),
             limits: None,
@@ -471,7 +579,9 @@ impl Stores {
     pub async fn keep_clean(&self, clock: &dyn Clock) {
         loop {
             tokio::time::sleep(Duration::from_secs(600)).await;
-            for swept in [self.sessions.sweep(clock.now()).await, self.attempts.sweep(clock.now()).await] {
+            let now = clock.now();
+            let swept = [self.sessions.sweep(now).await, self.browser.sweep(now).await, self.attempts.sweep(now).await];
+            for swept in swept {
                 if let Err(error) = swept {
                     tracing::warn!(%error, "the store was not cleaned up");
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::policy::set::Lockout;
 
-use super::{Attempt, Rate, Session};
+use super::{Attempt, LONGEST_LEASE, Rate, Session};
 
 /// What is known of a refresh token that was presented.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +45,12 @@ pub(super) fn judge(session: &Session, token: Presented, window: Duration, now: 
         }
         Some(_) => Verdict::Reuse,
     }
+}
+
+/// Whether a moment until which something waits has not come yet. One that is further away than anything ever waits was
+/// written by a clock that was set back since: it counts as past.
+pub(super) fn is_ahead(until: Timestamp, now: Timestamp) -> bool {
+    now < until && until <= now.plus(LONGEST_LEASE)
 }
 
 /// The longest lock, and how long a lock is remembered after it ended.

@@ -7,6 +7,7 @@
 mod servers;
 
 mod attempts;
+mod browser;
 mod keys;
 mod limits;
 mod opening;
@@ -25,7 +26,9 @@ use portcullis::config::{RedisUrl, StoreUrl};
 use portcullis::store::memory::Memory;
 use portcullis::store::redis::Redis;
 use portcullis::store::sql::Sql;
-use portcullis::store::{Attempts, Limits, OpenError, Revocations, Sessions, SigningKeys, Stores, Users};
+use portcullis::store::{
+    Attempts, BrowserSessions, Limits, OpenError, Revocations, Sessions, SigningKeys, Stores, Users,
+};
 use tempfile::TempDir;
 
 /// The moment at which most rows begin.
@@ -87,6 +90,7 @@ macro_rules! open {
 impl Place {
     open!(users: Users in memory, sql);
     open!(sessions: Sessions in memory, sql);
+    open!(browser: BrowserSessions in memory, sql);
     open!(keys: SigningKeys in memory, sql);
     open!(revocations: Revocations in memory, sql, redis);
     open!(attempts: Attempts in memory, sql, redis);
@@ -166,8 +170,16 @@ async fn at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
 
 #[test]
 fn memory() {
-    let groups =
-        [users::ROWS, sessions::ROWS, revocations::ROWS, revocations::WAKING, attempts::ROWS, limits::ROWS, keys::ROWS];
+    let groups = [
+        users::ROWS,
+        sessions::ROWS,
+        browser::ROWS,
+        revocations::ROWS,
+        revocations::WAKING,
+        attempts::ROWS,
+        limits::ROWS,
+        keys::ROWS,
+    ];
     run("memory", &groups, || Place::Memory(Arc::new(Memory::new())));
 }
 
@@ -176,6 +188,7 @@ fn sqlite() {
     let groups = [
         users::ROWS,
         sessions::ROWS,
+        browser::ROWS,
         revocations::ROWS,
         revocations::SQL,
         attempts::ROWS,
@@ -193,8 +206,16 @@ fn postgres() {
         Err(missing) => return servers::skipped(&format!("the store contract on PostgreSQL: {missing}")),
     };
     let version = server.sql("postgres", "SHOW server_version");
-    let groups =
-        [users::ROWS, sessions::ROWS, revocations::ROWS, revocations::SQL, attempts::ROWS, keys::ROWS, opening::SQL];
+    let groups = [
+        users::ROWS,
+        sessions::ROWS,
+        browser::ROWS,
+        revocations::ROWS,
+        revocations::SQL,
+        attempts::ROWS,
+        keys::ROWS,
+        opening::SQL,
+    ];
     let version = version.split(' ').next().unwrap_or_default();
     run(&format!("PostgreSQL {version}"), &groups, || Place::Postgres(server.database()));
 }

@@ -17,6 +17,7 @@ pub const SQL: &[Row] = rows![
     many_can_open_a_new_database_at_once,
     the_tables_of_an_app_in_the_same_database_stay,
     the_database_itself_refuses_a_second_head,
+    tables_of_the_first_version_become_those_of_the_second_with_what_is_in_them,
 ];
 
 pub const SQLITE: &[Row] = rows![
@@ -55,11 +56,11 @@ async fn refused(place: &Place) -> OpenError {
 async fn a_database_of_a_newer_version_is_refused(place: Place) {
     place.stores().await.unwrap();
     let newer = "INSERT INTO portcullis_migrations (version, description, success, checksum, execution_time) \
-                 SELECT 7, 'later', success, checksum, 0 FROM portcullis_migrations";
+                 SELECT 7, 'later', success, checksum, 0 FROM portcullis_migrations WHERE version = 1";
     sql(&place, &[newer]).await;
     for _ in 0..2 {
         let error = refused(&place).await;
-        assert!(error.message.ends_with("its tables are of version 7, this Portcullis knows 1 at most"), "{error}");
+        assert!(error.message.ends_with("its tables are of version 7, this Portcullis knows 2 at most"), "{error}");
     }
 }
 
@@ -98,6 +99,15 @@ async fn the_database_itself_refuses_a_second_head(place: Place) {
     let second = sqlx::query("INSERT INTO portcullis_refresh_tokens (hash, session_id, issued) VALUES ($1, 's', 1)");
     assert!(second.bind([2_u8; 32].as_slice()).execute(&mut connection).await.is_err());
     assert_eq!(sessions.of_token(&TokenHash([1; 32])).await, Ok(Some(Session { used: NOW, ..session("s") })));
+}
+
+async fn tables_of_the_first_version_become_those_of_the_second_with_what_is_in_them(place: Place) {
+    place.sessions().await.start(&session("s"), &TokenHash([1; 32])).await.unwrap();
+    sql(&place, &["DROP TABLE portcullis_browser_sessions", "DELETE FROM portcullis_migrations WHERE version = 2"])
+        .await;
+    let stores = place.stores().await.unwrap();
+    assert!(stores.browser.live(None, NOW, 1).await.unwrap().is_empty());
+    assert_eq!(stores.sessions.get("s").await, Ok(Some(session("s"))));
 }
 
 async fn a_file_that_is_no_database_is_refused(place: Place) {

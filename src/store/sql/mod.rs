@@ -8,6 +8,7 @@
 //! who do the same take, so that the rest of it sees what the one before left.
 
 mod attempts;
+mod browser;
 mod keys;
 mod revocations;
 mod sessions;
@@ -103,10 +104,13 @@ impl Sql {
             .connect_with(connect_options(url)?)
             .await
             .map_err(|error| OpenError::new(format!("no connection to PostgreSQL: {}", describe(&error)), help))?;
-        let start = include_str!("../../../migrations/postgres/0001_start.sql");
+        let versions = [
+            include_str!("../../../migrations/postgres/0001_start.sql"),
+            include_str!("../../../migrations/postgres/0002_browser_sessions.sql"),
+        ];
         // One connection for all of it: what it locks against others who start is gone with it, whatever happens.
         let mut connection = pool.acquire().await.map_err(|error| OpenError::new(describe(&error), help))?.detach();
-        migrator(start).run_direct(None, &mut connection, false).await.map_err(|error| outdated(&error))?;
+        migrator(versions).run_direct(None, &mut connection, false).await.map_err(|error| outdated(&error))?;
         connection.close().await.ok();
         Ok(Self { read: pool.clone(), write: pool, begin: "BEGIN" })
     }
@@ -163,11 +167,15 @@ async fn set(connection: &mut AnyConnection, settings: &[&'static str]) -> Resul
 // === Tables ===
 
 /// The version of the tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
-fn migrator(start: &'static str) -> Migrator {
-    let start = Migration::new(VERSION, "start".into(), MigrationType::Simple, SqlStr::from_static(start), false);
-    let mut migrator = Migrator::with_migrations(vec![start]);
+/// What makes the tables of each version out of those of the one before.
+fn migrator(versions: [&'static str; 2]) -> Migrator {
+    let names = ["start", "browser sessions"];
+    let migrations = (1..=VERSION).zip(names).zip(versions).map(|((version, name), text)| {
+        Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(text), false)
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
     migrator.dangerous_set_table_name("portcullis_migrations");
     migrator
 }
@@ -191,7 +199,10 @@ async fn prepare(options: &AnyConnectOptions) -> Result<(), OpenError> {
 }
 
 async fn prepare_once(options: &AnyConnectOptions) -> Result<(), MigrateError> {
-    let migrator = migrator(include_str!("../../../migrations/sqlite/0001_start.sql"));
+    let migrator = migrator([
+        include_str!("../../../migrations/sqlite/0001_start.sql"),
+        include_str!("../../../migrations/sqlite/0002_browser_sessions.sql"),
+    ]);
     let mut connection = options.connect().await?;
     set(&mut connection, &SQLITE).await?;
     let table = "SELECT name FROM sqlite_master WHERE name = 'portcullis_migrations'";
