@@ -72,7 +72,8 @@ python_packages() {
 }
 
 # The system's Node where it is 20 or newer; else one from PyPI, since distributions are often older. The scripts of
-# tests/clients/node see their packages through the link `scripts` beside `node_modules`.
+# tests/clients/node and tests/oidc/node see their packages through the links `scripts` and `oidc` beside
+# `node_modules`.
 node_packages() {
     local env=target/test-env/node bin wanted
     if command -v npm >/dev/null && node -e 'process.exit(Number(process.versions.node.split(".")[0] < 20))' 2>/dev/null; then
@@ -97,6 +98,7 @@ node_packages() {
     "$bin/npm" ci --prefix $env --loglevel=error >/dev/null
     ln -s "$bin/node" $env/node
     ln -s ../../../tests/clients/node $env/scripts
+    ln -s ../../../tests/oidc/node $env/oidc
     echo "$wanted" >$env/.installed
 }
 
