@@ -7,18 +7,23 @@
 //! Nothing is asked twice: a code or a refresh token that is sent again is a reuse. No redirect is followed, and an answer
 //! has a limit in time and size (`fetch`).
 
+mod answer;
 mod discovery;
 mod error;
+mod oidc;
+mod pkce;
+pub mod supabase;
 mod url;
 
-use std::fmt;
 use std::time::Duration;
 
-use crate::fetch::Fetcher;
 use crate::secret::Secret;
 
 pub use self::discovery::Discovery;
 pub use self::error::ProviderError;
+pub use self::oidc::{Authorization, Oidc};
+pub use self::pkce::Pkce;
+pub use self::supabase::Supabase;
 
 /// Tokens that a provider gave out.
 #[derive(Clone, Debug)]
@@ -35,30 +40,5 @@ pub struct Tokens {
     pub scope: Option<String>,
 }
 
-/// Speaks OpenID Connect and token introspection.
-#[derive(Clone)]
-pub struct Oidc {
-    fetcher: Fetcher,
-}
-
-impl Oidc {
-    /// A client that asks through this fetcher.
-    pub fn new(fetcher: Fetcher) -> Self {
-        Self { fetcher }
-    }
-
-    /// The discovery document of an issuer (OpenID Connect Discovery §4).
-    pub async fn discover(&self, issuer: &str) -> Result<Discovery, ProviderError> {
-        let fetched = self.fetcher.get(&Discovery::url(issuer), discovery::MOST).await?;
-        match fetched.status.as_u16() {
-            200 => Discovery::parse(issuer, &fetched.body),
-            status => Err(ProviderError::Unavailable(format!("the discovery document: status {status}").into())),
-        }
-    }
-}
-
-impl fmt::Debug for Oidc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Oidc").finish_non_exhaustive()
-    }
-}
+#[cfg(test)]
+mod tests;
