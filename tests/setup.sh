@@ -72,7 +72,7 @@ python_packages() {
 }
 
 # The system's Node where it is 20 or newer; else one from PyPI, since distributions are often older. The scripts of
-# tests/clients/node and tests/oidc/node see their packages through the links `scripts` and `oidc` beside
+# tests/{clients,oidc,supabase}/node see their packages through the links `scripts`, `oidc` and `supabase` beside
 # `node_modules`.
 node_packages() {
     local env=target/test-env/node bin wanted
@@ -99,6 +99,7 @@ node_packages() {
     ln -s "$bin/node" $env/node
     ln -s ../../../tests/clients/node $env/scripts
     ln -s ../../../tests/oidc/node $env/oidc
+    ln -s ../../../tests/supabase/node $env/supabase
     echo "$wanted" >$env/.installed
 }
 

@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""Unmodified Supabase clients against the fake Supabase of this folder: directly, and through the built gateway.
+
+    target/test-env/venv/bin/python tests/supabase/run.py [--through direct|gateway|both] [--only WORD] [--client WORD] [-v]
+        [--mode keys|legacy] [--gateway PROGRAM]
+
+Each script of node/ and python/ is a list of scenarios. Its base URL is a setting, so the same bytes run against the fake
+(`direct`: the fake itself is right) and against the gateway with `preset: supabase-edge` (policy.yaml; nothing else
+changes for a client). Twice each: with signing keys, and in legacy mode (shared secret, empty key set). Prints a line for
+each scenario, and exits 1 when one failed. Tokens and keys are never printed.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+import run as e2e  # noqa: E402
+
+NODE = ROOT / "target" / "test-env" / "node"
+SCRIPTS = ["supabase-js.mjs", "supabase-ssr.mjs", "supabase_py.py", "supabase_py_async.py"]
+MODES = {"keys": "ES256", "legacy": "HS256"}
+
+
+def blotted(text: str) -> str:
+    text = re.sub(r"eyJ[\w-]{8,}(\.[\w-]*){0,2}", "<token>", text)
+    return re.sub(r"sb_(publishable|secret)_[\w-]+", r"<\1 key>", text)
+
+
+class Fake(e2e.Server):
+    """The fake, as a process; `info` is what it printed."""
+
+    def __init__(self, folder: pathlib.Path, *arguments: str):
+        super().__init__("fake", folder / "fake.log")
+        self.arguments, self.info = arguments, {}
+
+    def start(self):
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, HERE / "fake.py", "--until-eof", *self.arguments], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=out, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
+        line = self.process.stdout.readline()
+        assert line, f"the fake did not start: {self.text()[-2000:]}"
+        self.info = json.loads(line)
+
+
+class Gateway(e2e.Gateway):
+    def __init__(self, program: pathlib.Path, folder: pathlib.Path, legacy: bool):
+        folder.mkdir()
+        super().__init__(program, folder)
+        self.legacy, self.fake = legacy, None
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict:
+        info = self.fake.info
+        out = super().environment() | {
+            "SUPABASE_URL": info["url"], "SUPABASE_KEY": info["anon_key"], "SUPABASE_SECRET_KEY": info["secret_key"],
+            "PORTCULLIS_PUBLIC_URL": self.url,
+        }
+        return out | ({"SUPABASE_JWT_SECRET": info["jwt_secret"]} if self.legacy else {})
+
+    def start(self):
+        self.policies.mkdir()
+        policy = (HERE / "policy.yaml").read_text().replace("UPSTREAM", self.fake.info["url"])
+        policy = policy.replace("ISSUER", self.fake.info["issuer"])
+        if self.legacy:
+            policy = policy.replace("# legacy: ", "")
+        (self.policies / "supabase.yaml").write_text(policy)
+        super().start()
+
+
+class Run:
+    def __init__(self, options, folder: pathlib.Path):
+        self.options, self.folder = options, folder
+        self.passed = self.failed = self.skipped = 0
+
+    def row(self, through: str, mode: str):
+        """One fake, with or without a gateway in front; all scripts."""
+        folder = self.folder / f"{through}-{mode}"
+        folder.mkdir()
+        legacy = mode == "legacy"
+        gateway = Gateway(self.options.gateway.resolve(), folder / "gateway", legacy) if through == "gateway" else None
+        external = [f"--external-url={gateway.url}/auth/v1"] if gateway else []
+        fake = Fake(folder, f"--alg={MODES[mode]}", *external)
+        try:
+            fake.start()
+            url = fake.info["url"]
+            if gateway:
+                gateway.fake = fake
+                gateway.start()
+                url = gateway.url
+            settings = fake.info | {"url": url, "key": fake.info["anon_key"], "through": through, "legacy": legacy}
+            for script in SCRIPTS:
+                if self.options.client in script:
+                    self.script(script, through, mode, settings)
+        except Exception as error:
+            self.failed += 1
+            print(blotted(f"FAIL  {through}, {mode}: {error}"), flush=True)
+        finally:
+            if gateway:
+                gateway.end()
+            fake.end()
+        for server in filter(None, (gateway, fake)):
+            text = server.text()
+            if gateway is server and blotted(text) != text:
+                self.failed += 1
+                line = next(line for line in text.splitlines() if blotted(line) != line)
+                print(f"FAIL  {through}, {mode}: a token or key in the log: {blotted(line)[:400]}", flush=True)
+            if self.options.verbose or (self.failed and server is fake and text.strip()):
+                print(f"--- the last lines of {server.name}", *blotted(text).splitlines()[-20:], sep="\n", flush=True)
+
+    def script(self, script: str, through: str, mode: str, settings: dict):
+        environment = os.environ | {"SUPABASE_TEST": json.dumps(settings), "PYTHONDONTWRITEBYTECODE": "1", "NO_PROXY": "127.0.0.1"}
+        environment["NODE_NO_WARNINGS"] = "1"
+        if script.endswith(".py"):
+            command = [sys.executable, "-u", HERE / "python" / script, self.options.only]
+        elif not (NODE / ".installed").exists():
+            self.skipped += 1
+            print(f"SKIPPED  {through}, {mode}: {script}: no Node", flush=True)
+            return
+        else:
+            command = [NODE / "node", "--preserve-symlinks", "--preserve-symlinks-main", NODE / "supabase" / script, self.options.only]
+        process = subprocess.Popen([str(word) for word in command], env=environment, text=True, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        name, passed = script.rsplit(".")[0].replace("_", "-"), 0
+        try:
+            for line in process.stdout:
+                word, _, rest = line.rstrip().partition(" ")
+                if word == "ok":
+                    passed += 1
+                    print(f"ok    {name}, {through}, {mode}: {rest}", flush=True)
+                elif word == "FAIL":
+                    self.failed += 1
+                    print(blotted(f"FAIL  {name}, {through}, {mode}: {rest}"), flush=True)
+                else:
+                    print(blotted(f"      {line.rstrip()}"), flush=True)
+            errors = process.stderr.read()
+            code = process.wait(60)
+        finally:
+            process.kill()
+        self.passed += passed
+        if code not in (0, 1) or (code == 0 and not passed and not self.options.only):
+            self.failed += 1
+            print(blotted(f"FAIL  {name}, {through}, {mode}: exit {code}"), flush=True)
+        if errors.strip() and (code or self.options.verbose):
+            print(*(blotted(f"      {line}") for line in errors.splitlines()[-15:]), sep="\n", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Supabase clients against the fake, directly and through the gateway")
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    parser.add_argument("--through", choices=("direct", "gateway", "both"), default="both")
+    parser.add_argument("--mode", choices=(*MODES, "both"), default="both", help="signing keys, legacy secret")
+    parser.add_argument("--gateway", type=pathlib.Path, default=target / "debug" / "portcullis")
+    parser.add_argument("--only", default="", help="run the scenarios whose name contains this")
+    parser.add_argument("--client", default="", help="run the scripts whose name contains this")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what the servers wrote")
+    options = parser.parse_args()
+    if options.through != "direct" and not options.gateway.exists():
+        print(f"{options.gateway} does not exist: cargo build", file=sys.stderr)
+        return 2
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="portcullis-supabase-") as name:
+        run = Run(options, pathlib.Path(name))
+        for through in ("direct", "gateway") if options.through == "both" else (options.through,):
+            for mode in MODES if options.mode == "both" else (options.mode,):
+                run.row(through, mode)
+    skips = f", {run.skipped} skipped" if run.skipped else ""
+    print(f"{run.passed} passed, {run.failed} failed{skips} in {time.monotonic() - started:.0f} s")
+    return 1 if run.failed or not run.passed else 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())
