@@ -130,6 +130,7 @@ pub fn compare_over_http(rounds: usize) {
     runtime.block_on(issuers.refresh(&endpoints.policy)).expect("keys");
     let services = Services {
         keys: issuers.live(),
+        issuers: Arc::new(issuers),
         has_store: true,
         revoked: Arc::new(RevokedList::default()),
         login: Arc::new(endpoints.login),

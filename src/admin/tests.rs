@@ -60,7 +60,16 @@ fn services(has_store: bool) -> Services {
         random,
         audit: Arc::clone(&audit),
     });
-    Services { keys: issuers.live(), has_store, revoked, login: Arc::new(login), limits: None, public_url: None, audit }
+    Services {
+        keys: issuers.live(),
+        issuers: Arc::new(issuers),
+        has_store,
+        revoked,
+        login: Arc::new(login),
+        limits: None,
+        public_url: None,
+        audit,
+    }
 }
 
 fn admin(address: &str, token: Option<&str>) -> Admin {

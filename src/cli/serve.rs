@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Environment, LogFormat, LogLevel};
 use crate::diagnostic::text;
 use crate::endpoint::Endpoint;
+use crate::issuer::Issuers;
 use crate::policy::document::Source;
 use crate::proxy::{Certificate, ConnectionLimits};
 use crate::random::Random;
@@ -20,7 +21,7 @@ use crate::reload::load::{self, Loaded, load};
 use crate::reload::publish::{Reloader, Surroundings};
 use crate::reload::watch::{self, Timing};
 use crate::secret::Secret;
-use crate::server::services::{Keeper, Outside};
+use crate::server::services::{self, Keeper, Outside};
 use crate::server::{self, Listening, Parts, SystemClock, SystemRandom};
 use crate::telemetry::audit::Audit;
 use crate::telemetry::decision_log::DecisionLog;
@@ -186,11 +187,14 @@ async fn build(config: &Config, environment: Arc<Environment>, loaded: Loaded) -
         return Err("the policies do not load".to_owned());
     };
     let (policy, status) = (reloader.policy(), reloader.status());
+    let issuers = Issuers::new(None, Arc::clone(&clock), Arc::clone(&random));
+    let issuers = Arc::new(issuers.fetching(services::fetcher()).counting(Arc::clone(&metrics)));
     let outside = Outside {
         store: config.store.clone(),
         redis: config.redis.clone(),
         public_url: config.public_url.as_deref().map(Into::into),
         audit: Arc::new(Audit::new(Arc::clone(&decisions), Arc::clone(&metrics))),
+        issuers,
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
     };

@@ -6,20 +6,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 
 use crate::clock::{Clock, Timestamp};
+use crate::fetch::Fetcher;
+use crate::identity::IssuerName;
 use crate::live::Live;
 use crate::policy::set::{Issuer, LocalIssuer, PolicySet};
+use crate::provider::Discovery;
 use crate::random::Random;
 use crate::store::{SigningKey, SigningKeys, StoreError};
+use crate::telemetry::metrics::Metrics;
 use crate::token::algorithm::Algorithm;
 use crate::token::key::{KeyError, KeySet, Kid};
 use crate::token::mint::Minter;
 use crate::token::verify::DEFAULT_LEEWAY;
 
 use super::plan::{Step, Terms};
-use super::{ASSERTION, Keys, Signer, Snapshot, purpose};
+use super::remote::{KeyOutcome, RemoteSet, RemoteSets, RemoteStatus};
+use super::{ASSERTION, Keys, Own, Signer, Snapshot, purpose};
 
 /// How often the store is read again: a key that another gateway made is published a minute before it signs.
 const REREAD: Duration = Duration::from_secs(10);
@@ -27,10 +33,16 @@ const REREAD: Duration = Duration::from_secs(10);
 /// How often somebody else may be faster before it is left to the next time.
 const TRIES: usize = 4;
 
-/// Where signing keys come from, for all issuers of the live policy.
+/// How often it is looked whether an issuer's keys are to be fetched.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Where keys come from, for all issuers of the live policy.
 #[derive(Debug)]
 pub struct Issuers {
-    keys: Option<Arc<dyn SigningKeys>>,
+    keys: RwLock<Option<Arc<dyn SigningKeys>>>,
+    remote: RemoteSets,
+    /// The keys of our own issuers, as last published.
+    own: Mutex<Arc<Own>>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     live: Arc<Live<Snapshot>>,
@@ -81,13 +93,32 @@ impl Issuers {
     /// Nothing is read yet. Without a store there are only the keys of the policy.
     pub fn new(keys: Option<Arc<dyn SigningKeys>>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         Self {
-            keys,
+            keys: RwLock::new(keys),
+            remote: RemoteSets::default(),
+            own: Mutex::default(),
             clock,
             random,
             live: Arc::new(Live::new(Snapshot::default())),
             known: tokio::sync::Mutex::default(),
             failing: AtomicBool::new(false),
         }
+    }
+
+    /// The same, with what fetches others' keys. Without it, they are not to be had.
+    pub fn fetching(mut self, fetcher: Option<Fetcher>) -> Self {
+        self.remote.fetcher = fetcher;
+        self
+    }
+
+    /// The same, with where fetches are counted.
+    pub fn counting(mut self, metrics: Arc<Metrics>) -> Self {
+        self.remote.metrics = Some(metrics);
+        self
+    }
+
+    /// Keeps managed keys in this store from now on.
+    pub fn keep_in(&self, keys: Arc<dyn SigningKeys>) {
+        *self.keys.write() = Some(keys);
     }
 
     /// The snapshot, which is replaced when keys or the policy change.
@@ -101,7 +132,7 @@ impl Issuers {
         let mut known = self.known.lock().await;
         let now = self.clock.now();
         self.publish(policy, &known, now);
-        let Some(keys) = &self.keys else { return Ok(()) };
+        let Some(keys) = self.keys.read().clone() else { return Ok(()) };
         let mut outcome = Ok(());
         for wanted in wanted(policy) {
             let read = async {
@@ -122,23 +153,78 @@ impl Issuers {
         outcome
     }
 
-    /// Refreshes on every change of the policy, and every ten seconds, for as long as the process runs.
+    /// Refreshes on every change of the policy, and every ten seconds, and fetches others' keys when that is due, for as
+    /// long as the process runs.
     pub async fn run(self: Arc<Self>, policy: Arc<Live<PolicySet>>) {
+        tokio::join!(self.reread(&policy), self.keep_fetched(&policy));
+    }
+
+    async fn reread(&self, policy: &Live<PolicySet>) {
         let mut changes = policy.watch();
         loop {
             changes.mark_unchanged();
             self.refresh_and_log(&policy.snapshot()).await;
-            // The sender lives as long as `policy`; should it ever not, the timer goes on.
-            let changed = async {
-                if changes.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            };
-            tokio::select! {
-                () = changed => {}
-                () = tokio::time::sleep(REREAD) => {}
-            }
+            change_or(&mut changes, REREAD).await;
         }
+    }
+
+    async fn keep_fetched(self: &Arc<Self>, policy: &Live<PolicySet>) {
+        let mut changes = policy.watch();
+        loop {
+            changes.mark_unchanged();
+            self.remote.follow(&policy.snapshot());
+            self.compose();
+            // A slow one must not hold up the others.
+            for set in self.remote.begin_due(self.clock.now()) {
+                drop(self.fetch_in_background(set));
+            }
+            change_or(&mut changes, if self.remote.is_empty() { REREAD } else { TICK }).await;
+        }
+    }
+
+    /// Fetches whatever is due of the issuers that this policy names, and returns when all of it has ended.
+    pub async fn fetch_due(self: &Arc<Self>, policy: &PolicySet) {
+        self.remote.follow(policy);
+        let due = self.remote.begin_due(self.clock.now());
+        let fetches: Vec<_> = due.into_iter().map(|set| self.fetch_in_background(set)).collect();
+        for fetch in fetches {
+            // One that panicked has told nothing, and is tried again.
+            let _ = fetch.await;
+        }
+        self.compose();
+    }
+
+    /// Asks for a key that the snapshot does not have: it may be new. At most one fetch goes out for an issuer in each
+    /// cool-down, whoever asks and for whatever name; while that is so, and where the name was just asked for, the answer
+    /// comes at once.
+    pub async fn find_key(self: &Arc<Self>, policy: &PolicySet, issuer: &IssuerName, kid: Option<&Kid>) -> KeyOutcome {
+        // Without keys elsewhere, all there are have been looked at.
+        let Some(set) = self.remote.of(policy, issuer) else { return KeyOutcome::UpToDate };
+        let fetch = |set| drop(self.fetch_in_background(set));
+        self.remote.find(&set, kid, || self.clock.now(), fetch).await
+    }
+
+    /// The discovery document of an issuer, where its keys were found through one.
+    pub fn discovery(&self, issuer: &IssuerName) -> Option<Arc<Discovery>> {
+        self.remote.discovery(issuer)
+    }
+
+    /// What is known of the keys that others publish.
+    pub fn remote(&self) -> Vec<RemoteStatus> {
+        self.remote.status(self.clock.now())
+    }
+
+    /// Fetches a set for which a fetch has begun. Nobody who goes away takes it along.
+    fn fetch_in_background(self: &Arc<Self>, set: Arc<RemoteSet>) -> tokio::task::JoinHandle<()> {
+        let issuers = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut spread = [0; 1];
+            issuers.random.fill(&mut spread);
+            issuers.remote.fetch(&set, spread[0], || issuers.clock.now()).await;
+            // Whoever was told finds the key in the snapshot.
+            issuers.compose();
+            set.tell();
+        })
     }
 
     async fn refresh_and_log(&self, policy: &PolicySet) {
@@ -156,7 +242,9 @@ impl Issuers {
     /// one is on its way already, that is the answer.
     pub async fn rotate(&self, policy: &PolicySet, purpose: &str) -> Result<Rotated, RotateError> {
         let wanted = wanted(policy).into_iter().find(|wanted| wanted.purpose == purpose);
-        let (Some(wanted), Some(keys)) = (wanted, &self.keys) else { return Err(RotateError::NotManaged) };
+        let (Some(wanted), Some(keys)) = (wanted, self.keys.read().clone()) else {
+            return Err(RotateError::NotManaged);
+        };
         let _one_at_a_time = self.known.lock().await;
         let now = self.clock.now();
         for _ in 0..TRIES {
@@ -239,9 +327,9 @@ impl Issuers {
         Err(last)
     }
 
-    /// A snapshot of what is known, if it says anything new.
+    /// Notes what is known of our own keys.
     fn publish(&self, policy: &PolicySet, known: &Known, now: Timestamp) {
-        let mut snapshot = Snapshot::default();
+        let mut own = Own::default();
         let stored: Vec<Wanted> = wanted(policy);
         let managed = |purpose: &str| {
             let wanted = stored.iter().find(|wanted| wanted.purpose == purpose)?;
@@ -254,14 +342,22 @@ impl Issuers {
                 None => of_policy(local),
             };
             if keys.signer.is_none() {
-                snapshot.problems.push((issuer.name.as_str().into(), self.problem(local.managed)));
+                own.problems.push((issuer.name.as_str().into(), self.problem(local.managed)));
             }
-            snapshot.issuers.push((issuer.name.clone(), keys));
+            own.issuers.push((issuer.name.clone(), keys));
         }
-        snapshot.assertion = managed(ASSERTION);
-        if snapshot.assertion.as_ref().is_some_and(|keys| keys.signer.is_none()) {
-            snapshot.problems.push((ASSERTION.into(), self.problem(Some(Algorithm::ES256))));
+        own.assertion = managed(ASSERTION);
+        if own.assertion.as_ref().is_some_and(|keys| keys.signer.is_none()) {
+            own.problems.push((ASSERTION.into(), self.problem(Some(Algorithm::ES256))));
         }
+        *self.own.lock() = Arc::new(own);
+        self.compose();
+    }
+
+    /// Publishes a snapshot of our own keys and those of others, if it says anything new.
+    fn compose(&self) {
+        let own = self.own.lock(); // of two at a time, the later one publishes later
+        let snapshot = Snapshot { own: Arc::clone(&own), published: self.remote.published(self.clock.now()) };
         if !self.live.peek(|old| old.is_same(&snapshot)) {
             self.live.publish(snapshot);
         }
@@ -269,10 +365,23 @@ impl Issuers {
 
     fn problem(&self, managed: Option<Algorithm>) -> &'static str {
         match managed {
-            Some(_) if self.keys.is_none() => "managed keys need a store",
+            Some(_) if self.keys.read().is_none() => "managed keys need a store",
             Some(_) => "its keys could not be read from the store yet",
             None => "it has neither a secret nor a private key",
         }
+    }
+}
+
+/// Waits for a change, or so long. The sender lives as long as the policy; should it ever not, the timer goes on.
+async fn change_or(changes: &mut tokio::sync::watch::Receiver<u64>, wait: Duration) {
+    let changed = async {
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = changed => {}
+        () = tokio::time::sleep(wait) => {}
     }
 }
 

@@ -252,14 +252,14 @@ async fn a_store_that_is_away_takes_no_key_from_who_has_it_and_gives_none_to_who
 
     let snapshot = new.issuers.live().snapshot();
     assert!(snapshot.signer(&main()).is_none());
-    assert_eq!(snapshot.problems(), [("main".into(), "its keys could not be read from the store yet")]);
+    assert_eq!(snapshot.problems(&policy), [("main".into(), "its keys could not be read from the store yet")]);
     let refused = new.verifier(&policy).verify(&old.token(), world.clock.now()).unwrap_err();
     assert_eq!(refused, TokenError::KeysUnavailable);
 
     world.store.is_down.store(false, Ordering::Relaxed);
     new.refresh(&policy).await;
     assert_eq!(new.kid(), old.kid());
-    assert!(new.issuers.live().snapshot().problems().is_empty());
+    assert!(new.issuers.live().snapshot().problems(&policy).is_empty());
 }
 
 #[tokio::test]
@@ -348,7 +348,7 @@ async fn keys_of_the_policy_sign_without_a_store_and_secrets_are_not_published()
     node.refresh(&managed("ES256")).await;
     let snapshot = node.issuers.live().snapshot();
     assert!(snapshot.signer(&main()).is_none());
-    assert_eq!(snapshot.problems(), [("main".into(), "managed keys need a store")]);
+    assert_eq!(snapshot.problems(&managed("ES256")), [("main".into(), "managed keys need a store")]);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use http::HeaderValue;
 use super::Pipeline;
 use crate::browser::SessionFound;
 use crate::identity::IssuerName;
+use crate::issuer::KeyOutcome;
 use crate::policy::document::AppId;
 use crate::secret::Secret;
 use crate::token::key::Kid;
@@ -140,5 +141,12 @@ impl Pipeline {
     /// Asks for what a request needs. However that ends, it is not asked again.
     pub async fn find_out(&self, need: &Need, found: &mut Found) {
         found.give_up(need);
+        if let Need::Key { issuer, kid } = need {
+            let (policy, services) = (self.policy.snapshot(), self.settings.services.snapshot());
+            found.key = Some(match services.issuers.find_key(&policy, issuer, kid.as_ref()).await {
+                KeyOutcome::UpToDate => KeyFound::UpToDate,
+                KeyOutcome::Unavailable => KeyFound::Unavailable,
+            });
+        }
     }
 }

@@ -28,7 +28,7 @@ use crate::decision::{
 };
 use crate::identity::Caller;
 use crate::identity::credential::CredentialError;
-use crate::issuer::Snapshot as Keys;
+use crate::issuer::{Issuers, Snapshot as Keys};
 use crate::live::Live;
 use crate::login::Login;
 use crate::policy::set::{Destination, LimitUse, OwnEndpoint, PolicySet, Route, Via};
@@ -86,8 +86,10 @@ pub struct Pipeline {
 /// What requests need of the outside, beside the policy. Replaced as a whole when a store is opened.
 #[derive(Debug)]
 pub struct Services {
-    /// The keys that the gateway itself signs with.
+    /// The keys that the gateway itself signs with, and those that others publish.
     pub keys: Arc<Live<Keys>>,
+    /// Where those keys come from.
+    pub issuers: Arc<Issuers>,
     /// Whether what policies may need is kept: users, sessions, revocations. Until then nothing is known of them.
     pub has_store: bool,
     /// Which access tokens are refused, whatever they say.
@@ -112,7 +114,7 @@ impl Services {
         } else if needs_store && !self.revoked.is_current() && !policy.apps.iter().all(|app| app.allow_on_store_error) {
             problems.push("revocations cannot be read".to_owned());
         }
-        for (issuer, problem) in self.keys.snapshot().problems() {
+        for (issuer, problem) in self.keys.snapshot().problems(policy) {
             problems.push(format!("issuer `{issuer}`: {problem}"));
         }
         if self.audit.is_blocked() {

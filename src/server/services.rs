@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::{Config, RedisUrl, StoreUrl};
+use crate::fetch::{Fetcher, Options};
 use crate::issuer::Issuers;
 use crate::live::Live;
 use crate::login::hasher::{Bounds, Hasher};
@@ -30,6 +31,8 @@ pub struct Outside {
     pub public_url: Option<Box<str>>,
     /// Where security events are written.
     pub audit: Arc<Audit>,
+    /// Where keys come from. Managed ones are kept in the store, once one is open.
+    pub issuers: Arc<Issuers>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Random bytes.
@@ -40,8 +43,18 @@ impl Outside {
     /// Nothing that is kept, and no log.
     pub fn without_store(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         let store = Config::default().store;
-        Self { store, redis: None, public_url: None, audit: Arc::new(Audit::none()), clock, random }
+        let issuers = Issuers::new(None, Arc::clone(&clock), Arc::clone(&random)).fetching(fetcher());
+        let (audit, issuers) = (Arc::new(Audit::none()), Arc::new(issuers));
+        Self { store, redis: None, public_url: None, audit, issuers, clock, random }
     }
+}
+
+/// What fetches documents of others: none where the system's certificates cannot be read. Then it is said, and whoever
+/// needs such a document goes without.
+pub fn fetcher() -> Option<Fetcher> {
+    super::crypto::install();
+    let fetcher = Fetcher::new(&Options::default());
+    fetcher.inspect_err(|error| tracing::error!(%error, "nothing can be fetched from other servers")).ok()
 }
 
 /// Why services cannot start.
@@ -89,7 +102,6 @@ struct Open {
     /// Whether they outlive the process.
     is_kept: bool,
     hasher: Hasher,
-    issuers: Arc<Issuers>,
     revoked: Arc<RevokedList>,
 }
 
@@ -104,13 +116,14 @@ impl Services {
 
 impl Open {
     fn over(stores: Stores, outside: &Outside, is_kept: bool) -> Self {
-        let keys = Some(Arc::clone(&stores.keys));
+        if is_kept {
+            outside.issuers.keep_in(Arc::clone(&stores.keys));
+        }
         let revoked = Arc::new(RevokedList::new(stores.revocations.clone()));
         Self {
             stores: Arc::new(stores),
             is_kept,
             hasher: Hasher::new(Bounds::default(), Arc::clone(&outside.random)),
-            issuers: Arc::new(Issuers::new(keys, Arc::clone(&outside.clock), Arc::clone(&outside.random))),
             revoked,
         }
     }
@@ -120,13 +133,14 @@ impl Open {
             stores: Arc::clone(&self.stores),
             revoked: Arc::clone(&self.revoked),
             hasher: self.hasher.clone(),
-            issuers: self.issuers.live(),
+            issuers: outside.issuers.live(),
             clock: Arc::clone(&outside.clock),
             random: Arc::clone(&outside.random),
             audit: Arc::clone(&outside.audit),
         });
         Services {
-            keys: self.issuers.live(),
+            keys: outside.issuers.live(),
+            issuers: Arc::clone(&outside.issuers),
             has_store: self.is_kept,
             revoked: Arc::clone(&self.revoked),
             login: Arc::new(login),
@@ -139,16 +153,15 @@ impl Open {
     /// Reads all that must be known before the first request.
     async fn read(&self, outside: &Outside, policy: &PolicySet) -> Result<(), StoreError> {
         self.revoked.load(outside.clock.now()).await?;
-        self.issuers.refresh(policy).await?;
+        outside.issuers.refresh(policy).await?;
         self.hasher.learn(&*self.stores.users).await
     }
 
     /// Keeps it fresh, for as long as it is polled.
-    async fn keep(self, clock: Arc<dyn Clock>, policy: Arc<Live<PolicySet>>) {
+    async fn keep(self, clock: Arc<dyn Clock>) {
         let follow = Arc::clone(&self.revoked).follow(Arc::clone(&clock));
-        let keys = Arc::clone(&self.issuers).run(policy);
         let learn = self.hasher.clone().run(Arc::clone(&self.stores.users));
-        tokio::join!(follow, keys, learn, self.stores.keep_clean(&*clock));
+        tokio::join!(follow, learn, self.stores.keep_clean(&*clock));
     }
 }
 
@@ -171,11 +184,16 @@ impl Keeper {
     }
 
     async fn run(self, open: Option<Open>) {
+        let keys = Arc::clone(&self.outside.issuers).run(Arc::clone(&self.policy));
+        tokio::join!(keys, self.keep(open));
+    }
+
+    async fn keep(self, open: Option<Open>) {
         let open = match open {
             Some(open) if open.is_kept => open,
             Some(shared) => {
                 // Redis alone, for limits: a policy may need the store later.
-                let keep = shared.keep(Arc::clone(&self.outside.clock), Arc::clone(&self.policy));
+                let keep = shared.keep(Arc::clone(&self.outside.clock));
                 tokio::select! {
                     open = self.open_when_needed() => open,
                     () = keep => return,
@@ -183,7 +201,7 @@ impl Keeper {
             }
             None => self.open_when_needed().await,
         };
-        open.keep(self.outside.clock, self.policy).await;
+        open.keep(self.outside.clock).await;
     }
 
     /// Waits for a policy that needs a store, and opens it then, however often that fails.

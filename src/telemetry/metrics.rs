@@ -105,6 +105,17 @@ struct LoginLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IssuerLabels {
+    issuer: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FetchLabels {
+    issuer: Arc<str>,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
     event: &'static str,
     outcome: &'static str,
@@ -140,6 +151,10 @@ pub struct Metrics {
     audit_dropped: Counter,
     logins: Family<LoginLabels, Counter>,
     audit_events: Family<EventLabels, Counter>,
+    issuer_fetches: Family<FetchLabels, Counter>,
+    issuer_unknown_keys: Family<IssuerLabels, Counter>,
+    issuer_keys: Family<IssuerLabels, Gauge>,
+    issuer_keys_age: Family<IssuerLabels, Gauge>,
     store_errors: Counter,
     revocations: Gauge,
     revocations_current: Gauge,
@@ -180,6 +195,10 @@ impl Metrics {
             audit_dropped: Counter::default(),
             logins: Family::default(),
             audit_events: Family::default(),
+            issuer_fetches: Family::default(),
+            issuer_unknown_keys: Family::default(),
+            issuer_keys: Family::default(),
+            issuer_keys_age: Family::default(),
             store_errors: Counter::default(),
             revocations: Gauge::default(),
             revocations_current: Gauge::default(),
@@ -218,6 +237,26 @@ impl Metrics {
         );
         registry.register("logins", "Attempts to log in, by `success` or why not", metrics.logins.clone());
         registry.register("audit_events", "What happened to logins and tokens", metrics.audit_events.clone());
+        registry.register(
+            "issuer_fetches",
+            "Fetches of an issuer's keys: `ok`, `unreachable`, or `unusable` where what came are no keys",
+            metrics.issuer_fetches.clone(),
+        );
+        registry.register(
+            "issuer_unknown_keys",
+            "Tokens refused because their issuer has no key of the name they give",
+            metrics.issuer_unknown_keys.clone(),
+        );
+        registry.register(
+            "issuer_keys",
+            "Keys that an issuer publishes, as far as they are known",
+            metrics.issuer_keys.clone(),
+        );
+        registry.register(
+            "issuer_keys_age_seconds",
+            "How long ago an issuer's keys were fetched",
+            metrics.issuer_keys_age.clone(),
+        );
         registry.register(
             "store_errors",
             "Logins, refreshes and the like that were answered 503 because a store did not answer",
@@ -292,6 +331,30 @@ impl Metrics {
     /// Counts an event of the audit log.
     pub(super) fn audit_event(&self, event: &'static str, outcome: &'static str) {
         self.audit_events.get_or_create(&EventLabels { event, outcome }).inc();
+    }
+
+    /// Counts a fetch of an issuer's keys.
+    pub fn issuer_fetched(&self, issuer: &str, result: &'static str) {
+        self.issuer_fetches.get_or_create(&FetchLabels { issuer: issuer.into(), result }).inc();
+    }
+
+    /// Counts a token whose key its issuer does not have.
+    pub fn issuer_unknown_key(&self, issuer: &str) {
+        self.issuer_unknown_keys.get_or_create(&IssuerLabels { issuer: issuer.into() }).inc();
+    }
+
+    /// States what is known of the keys that issuers publish: how many, and how long ago that was; no age where they
+    /// were never fetched.
+    pub fn issuers<'a>(&self, issuers: impl IntoIterator<Item = (&'a str, usize, Option<std::time::Duration>)>) {
+        self.issuer_keys.clear();
+        self.issuer_keys_age.clear();
+        for (issuer, keys, age) in issuers {
+            let labels = IssuerLabels { issuer: issuer.into() };
+            self.issuer_keys.get_or_create(&labels).set(keys.try_into().unwrap_or(i64::MAX));
+            if let Some(age) = age {
+                self.issuer_keys_age.get_or_create(&labels).set(age.as_secs().try_into().unwrap_or(i64::MAX));
+            }
+        }
     }
 
     /// Counts a request that failed because of a store.

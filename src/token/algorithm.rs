@@ -142,6 +142,16 @@ impl AlgorithmSet {
         Self(self.0 & other.0)
     }
 
+    /// The algorithms that are in either.
+    pub fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The algorithms of key pairs.
+    pub fn of_key_pairs() -> Self {
+        Algorithm::ALL.into_iter().filter(|algorithm| !algorithm.is_symmetric()).collect()
+    }
+
     /// The algorithms, in the order of [`Algorithm::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Algorithm> {
         Algorithm::ALL.into_iter().filter(move |&algorithm| self.contains(algorithm))

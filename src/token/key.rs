@@ -43,7 +43,8 @@ enum Material {
 /// The keys of one issuer.
 #[derive(Clone, Debug)]
 pub struct KeySet {
-    // INVARIANT: not empty, no `kid` twice, no secret beside a public key; `new` establishes it.
+    // INVARIANT: not empty, no `kid` twice; no secret beside a public key, unless `with_published` put it there. `new`
+    // establishes it.
     keys: Vec<Key>,
 }
 
@@ -371,6 +372,19 @@ impl KeySet {
         Ok(Self { keys })
     }
 
+    /// These keys and those that the same issuer publishes. Where one of ours has the name, it stays: what comes over the
+    /// network replaces nothing that the operator wrote. Each key remains for its own algorithms alone.
+    pub fn with_published(&self, published: &Self) -> Self {
+        let is_ours = |key: &&Key| key.kid.as_ref().is_some_and(|kid| self.names(kid));
+        let theirs = published.keys.iter().filter(|key| !is_ours(key));
+        Self { keys: self.keys.iter().chain(theirs).cloned().collect() }
+    }
+
+    /// Whether a key has this name.
+    pub fn names(&self, kid: &Kid) -> bool {
+        self.keys.iter().any(|key| key.kid.as_ref() == Some(kid))
+    }
+
     /// The keys.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
         self.keys.iter()
@@ -384,7 +398,8 @@ impl KeySet {
     /// Checks the signature of a token, below its claims: the payload may be anything.
     ///
     /// A `kid` chooses the key of that name. Where no key has it, keys without a name are tried, since a secret or a
-    /// PEM file has none; a set whose keys all have names refuses.
+    /// PEM file has none; a set whose keys all have names refuses. A secret says nothing about the tokens of key pairs,
+    /// nor the other way round: their key is not known.
     pub fn verify(&self, token: &Compact<'_>, allowed: AlgorithmSet) -> Result<&Key, TokenError> {
         let header = token.header();
         if !allowed.contains(header.algorithm) {
@@ -396,6 +411,7 @@ impl KeySet {
         for key in &self.keys {
             let candidate = match kid {
                 Some(kid) if named => key.is_named(kid),
+                _ if key.is_secret() != header.algorithm.is_symmetric() => false,
                 Some(_) => key.kid.is_none(),
                 None => true,
             };

@@ -245,6 +245,29 @@ impl Verifier {
         Self { issuers: self.issuers.iter().map(replaced).collect() }
     }
 
+    /// The same verifier with what an issuer publishes put beside the keys that the policy has for it. `None`: it is
+    /// not known what it publishes. `algorithms` are those its published keys may be for.
+    pub fn with_published(
+        &self,
+        issuer: &IssuerName,
+        published: Option<&Arc<KeySet>>,
+        algorithms: AlgorithmSet,
+    ) -> Self {
+        let completed = |rules: &Arc<IssuerRules>| {
+            if rules.name != *issuer {
+                return Arc::clone(rules);
+            }
+            let keys = match (&rules.keys, published) {
+                (IssuerKeys::Known(own), Some(published)) => IssuerKeys::Known(Arc::new(own.with_published(published))),
+                (IssuerKeys::Unavailable, Some(published)) => IssuerKeys::Known(Arc::clone(published)),
+                (own, None) => own.clone(),
+            };
+            let algorithms = rules.algorithms.or(algorithms);
+            Arc::new(IssuerRules { keys, algorithms, ..IssuerRules::clone(rules) })
+        };
+        Self { issuers: self.issuers.iter().map(completed).collect() }
+    }
+
     /// Verifies a token as it was sent.
     ///
     /// Cheap checks come first and claims last: nothing in the payload but `iss`, which only chooses among the
