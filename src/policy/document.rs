@@ -229,7 +229,7 @@ pub struct Cors {
     pub max_age: Option<Duration>,
 }
 
-/// `login` (11). Loaded and checked; acted on by a later build.
+/// `login` (11).
 #[derive(Clone, Debug)]
 pub struct Login {
     /// `path`; default `/token`.
@@ -256,9 +256,37 @@ pub struct Login {
     pub account_field: Option<Spanned<String>>,
     /// `failures`: statuses; empty is the default.
     pub failures: Vec<u16>,
+    /// `session`: sessions of browsers (`supabase`, `oidc`).
+    pub session: Session,
+    /// `session: none`.
+    pub no_session: Option<Span>,
+    /// `providers`.
+    pub providers: Vec<Spanned<String>>,
+    /// `return_to`.
+    pub return_to: Option<Spanned<String>>,
+}
+
+/// `session` of a login; what is not stated is the default.
+#[derive(Clone, Debug, Default)]
+pub struct Session {
+    /// `cookie`.
+    pub cookie: Option<Spanned<String>>,
+    /// `idle`.
+    pub idle: Option<Spanned<Duration>>,
+    /// `expires`.
+    pub expires: Option<Spanned<Duration>>,
+    /// `refresh_margin`.
+    pub refresh_margin: Option<Spanned<Duration>>,
+    /// `keys`: the first seals.
+    pub keys: Vec<Spanned<Source>>,
 }
 
 impl Login {
+    /// Whether browsers get sessions.
+    pub fn has_sessions(&self) -> bool {
+        matches!(self.via.value.as_str(), "supabase" | "oidc") && self.no_session.is_none()
+    }
+
     /// A login that says nothing but who checks passwords.
     pub fn new(via: Spanned<String>) -> Self {
         Self {
@@ -274,6 +302,10 @@ impl Login {
             to: None,
             account_field: None,
             failures: Vec::new(),
+            session: Session::default(),
+            no_session: None,
+            providers: Vec::new(),
+            return_to: None,
         }
     }
 }
@@ -748,7 +780,7 @@ pub struct Issuer {
     /// `jwks_file`.
     pub jwks_file: Option<Spanned<Source>>,
     /// `jwks_url`.
-    pub jwks_url: Option<Spanned<String>>,
+    pub jwks_url: Option<Spanned<Source>>,
     /// `url` (Supabase, Keycloak, …).
     pub url: Option<Spanned<Source>>,
     /// `issuer`.
@@ -787,9 +819,47 @@ pub struct Issuer {
     pub allow_service_role: Option<Span>,
     /// `oauth_clients: allow` (Supabase).
     pub allow_oauth_clients: Option<Span>,
+    /// `introspection`.
+    pub introspection: Option<Spanned<Introspection>>,
+    /// `session_check` (Supabase).
+    pub session_check: Option<Spanned<SessionCheck>>,
+    /// `forward_client_ip` (Supabase).
+    pub forward_client_ip: Option<Spanned<ForwardClientIp>>,
+    /// `login_scopes`; empty is the default.
+    pub login_scopes: Vec<Spanned<String>>,
     /// `key` (Supabase), `client_id`, `client_secret`, `tenant`, `domain`, `project` and the like: key → value.
-    /// Of `introspection`, `session_check` and `forward_client_ip` only that they are there: an empty literal.
     pub other: Vec<(Spanned<String>, Spanned<Source>)>,
+}
+
+/// `introspection` of an issuer. What is missing is reported by `check`.
+#[derive(Clone, Debug, Default)]
+pub struct Introspection {
+    /// `url`.
+    pub url: Option<Spanned<Source>>,
+    /// `client_id`.
+    pub client_id: Option<Spanned<Source>>,
+    /// `client_secret`.
+    pub client_secret: Option<Spanned<Source>>,
+    /// `cache`.
+    pub cache: Option<Spanned<Duration>>,
+}
+
+/// `session_check` of an issuer.
+#[derive(Clone, Debug, Default)]
+pub struct SessionCheck {
+    /// `paths`.
+    pub paths: Vec<Template>,
+    /// `cache`.
+    pub cache: Option<Spanned<Duration>>,
+    /// `on_error: allow`.
+    pub allow_on_error: bool,
+}
+
+/// `forward_client_ip` of an issuer.
+#[derive(Clone, Debug, Default)]
+pub struct ForwardClientIp {
+    /// `secret_key`.
+    pub secret_key: Option<Spanned<Source>>,
 }
 
 impl Issuer {
@@ -822,8 +892,17 @@ impl Issuer {
             allow_anonymous_users: None,
             allow_service_role: None,
             allow_oauth_clients: None,
+            introspection: None,
+            session_check: None,
+            forward_client_ip: None,
+            login_scopes: Vec::new(),
             other: Vec::new(),
         }
+    }
+
+    /// One of the keys in [`Self::other`].
+    pub fn other(&self, key: &str) -> Option<&Spanned<Source>> {
+        self.other.iter().find(|(name, _)| name.value == key).map(|(_, value)| value)
     }
 }
 
@@ -855,6 +934,11 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// Whether it is an OpenID provider, whose keys are fetched and through which browsers may sign in.
+    pub fn is_provider(self) -> bool {
+        !matches!(self, Self::Local | Self::Supabase | Self::Jwt)
+    }
+
     /// All presets with the word that policies use.
     pub const ALL: &'static [(Self, &'static str)] = &[
         (Self::Local, "local"),

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use crate::diagnostic::{FileId, Span, Spanned};
 use crate::secret::Secret;
 
-use super::document::{Clause, Condition, Document, HeaderValue, Operand, Preset, Reference, Requirement, Source};
+use super::document::{
+    self, Clause, Condition, Document, HeaderValue, Operand, Preset, Reference, Requirement, Source,
+};
 
 /// The environment's name for the setting `public_url`: the default `iss` of our own tokens.
 pub const PUBLIC_URL: &str = "PORTCULLIS_PUBLIC_URL";
@@ -60,7 +62,11 @@ impl Document {
         };
         for header in self.apps.iter().flat_map(|app| &app.headers).map(|(_, header)| header) {
             header.upstream.iter().chain(&header.upstream_ca).for_each(&mut add);
+            let sessions = header.login.iter().filter(|login| login.value.has_sessions());
+            sessions.flat_map(|login| &login.value.session.keys).for_each(&mut add);
         }
+        let mut logins = self.apps.iter().flat_map(|app| &app.headers).filter_map(|(_, header)| header.login.as_ref());
+        let asks_supabase = logins.any(|login| login.value.via.value == "supabase");
         self.routes.iter().filter_map(|route| route.options.upstream.as_ref()).for_each(&mut add);
         for issuer in self.issuers.iter().map(|definition| &definition.value) {
             issuer
@@ -69,7 +75,13 @@ impl Document {
                 .chain(&issuer.public_key)
                 .chain(&issuer.signing_key)
                 .chain(&issuer.jwks_file)
+                .chain(&issuer.jwks_url)
                 .chain(&issuer.url)
+                .chain(issuer.introspection.iter().flat_map(|introspection| {
+                    let document::Introspection { url, client_id, client_secret, .. } = &introspection.value;
+                    url.iter().chain(client_id).chain(client_secret)
+                }))
+                .chain(issuer.forward_client_ip.iter().flat_map(|forward| &forward.value.secret_key))
                 .chain(issuer.other.iter().map(|(_, value)| value))
                 .for_each(&mut add);
             let span = issuer.preset.span;
@@ -77,8 +89,13 @@ impl Document {
                 Preset::Local if issuer.secrets.is_empty() && issuer.signing_key.is_none() => {
                     add(&Spanned::new(Source::Env("SECRET_KEY".to_owned()), span));
                 }
-                Preset::Supabase if issuer.url.is_none() => {
-                    add(&Spanned::new(Source::Env("SUPABASE_URL".to_owned()), span));
+                Preset::Supabase => {
+                    if issuer.url.is_none() {
+                        add(&Spanned::new(Source::Env("SUPABASE_URL".to_owned()), span));
+                    }
+                    if asks_supabase && issuer.other("key").is_none() {
+                        add(&Spanned::new(Source::Env("SUPABASE_KEY".to_owned()), span));
+                    }
                 }
                 _ => {}
             }
@@ -129,7 +146,8 @@ impl Document {
 
     /// Environment variables that are used where they are set, and not missed where they are not.
     pub fn optional_environment(&self) -> Vec<&'static str> {
-        let mut names = vec!["ALGORITHM", "ACCESS_TOKEN_EXPIRE_MINUTES", PUBLIC_URL, "SUPABASE_JWT_SECRET"];
+        let mut names =
+            vec!["ALGORITHM", "ACCESS_TOKEN_EXPIRE_MINUTES", PUBLIC_URL, "SUPABASE_JWT_SECRET", "SUPABASE_KEY"];
         if self.issuers.is_empty() {
             names.extend(["SECRET_KEY", "SUPABASE_URL"]);
         }

@@ -120,7 +120,11 @@ impl Asked {
             return Some(Self::supabase(&issuer, url, secret));
         }
         let place = match (&settings.jwks_url, &settings.issuer) {
-            (Some(url), _) => Place::Jwks(url.value.clone()),
+            (Some(url), _) => match &url.value {
+                Source::Literal(url) => Place::Jwks(url.clone()),
+                Source::Env(name) => Place::Jwks(environment.get(name)?.to_owned()),
+                Source::File(_) => return None,
+            },
             (None, Some(stated)) if !matches!(settings.preset.value, Preset::Local | Preset::Jwt) => {
                 match &stated.value {
                     Waivable::Required(issuer) => Place::Discovery(issuer.clone()),

@@ -230,7 +230,8 @@ fn signature(compact: &Compact<'_>, rules: &IssuerRules) -> Check {
 }
 
 fn audience(claims: &Map<String, Value>, rules: &IssuerRules) -> Check {
-    let stated: Vec<&str> = match claims.get("aud") {
+    let client = claims.get("client_id").filter(|_| matches!(rules.audience, ExpectedAudience::ClientOneOf(_)));
+    let stated: Vec<&str> = match claims.get("aud").or(client) {
         Some(Value::String(one)) => vec![one],
         Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
@@ -238,10 +239,12 @@ fn audience(claims: &Map<String, Value>, rules: &IssuerRules) -> Check {
     let list = printable(&stated.join(", "));
     match &rules.audience {
         ExpectedAudience::DangerAny => Check::passed("audience", format!("{list} · the policy takes any")),
-        ExpectedAudience::OneOf(ours) if ours.iter().any(|own| stated.contains(&&**own)) => {
+        ExpectedAudience::OneOf(ours) | ExpectedAudience::ClientOneOf(ours)
+            if ours.iter().any(|own| stated.contains(&&**own)) =>
+        {
             Check::passed("audience", list)
         }
-        ExpectedAudience::OneOf(ours) => {
+        ExpectedAudience::OneOf(ours) | ExpectedAudience::ClientOneOf(ours) => {
             let stated = if stated.is_empty() { "no `aud`".to_owned() } else { list };
             let ours: Vec<&str> = ours.iter().map(|own| &**own).collect();
             Check::failed("audience", format!("{stated} · the policy asks for {}", ours.join(" or ")))

@@ -2,7 +2,7 @@
 //!
 //! # What it does
 //! Reports issuers that lack a key that they need, that state keys which exclude each other, and issuers that cannot
-//! be told apart.
+//! be told apart, be it by `iss`, or because both are asked about opaque tokens (`introspection`).
 //!
 //! # Why it matters
 //! An issuer chooses its tokens by `iss` and verifies them with its own keys. Two that claim the same tokens would
@@ -20,7 +20,8 @@
 use std::collections::HashMap;
 
 use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
-use crate::policy::document::{Definition, Issuer, Preset, Reference, Source, Waivable};
+use crate::policy::document::{Definition, Introspection, Issuer, Preset, Reference, Source, Waivable};
+use crate::policy::lower::is_private;
 
 use super::Context;
 use super::findings::Findings;
@@ -36,10 +37,12 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
         if !context.document.damage.is_within(definition.value.span) {
             missing(definition, several_apps, found);
         }
+        parts(definition, found);
         contradictions(definition, found);
         mfa(definition, found);
     }
     told_apart(context, found);
+    one_is_asked(context, found);
 }
 
 /// Keys of which one has to be there, for each preset. `jwt` has its own rules below.
@@ -48,9 +51,10 @@ fn needs(preset: Preset) -> &'static [&'static [&'static str]] {
         Preset::Local | Preset::Supabase | Preset::Jwt => &[],
         Preset::Oidc => &[&["issuer"], &["audience"]],
         Preset::Auth0 | Preset::Okta => &[&["domain", "issuer"], &["audience", "client_id"]],
-        Preset::Keycloak | Preset::Cognito => &[&["url", "issuer"], &["audience", "client_id"]],
+        Preset::Keycloak => &[&["url", "issuer"], &["audience", "client_id"]],
+        Preset::Cognito => &[&["project", "url", "issuer"], &["audience", "client_id"]],
         Preset::Entra => &[&["tenant", "issuer"], &["audience", "client_id"]],
-        Preset::Clerk => &[&["domain", "url", "issuer"]],
+        Preset::Clerk => &[&["domain", "url", "issuer"], &["audience", "client_id"]],
         Preset::Firebase => &[&["project"]],
         Preset::Google => &[&["audience", "client_id"]],
     }
@@ -80,7 +84,18 @@ fn missing<'d>(definition: &'d Definition<Issuer>, several_apps: bool, found: &m
     };
     for keys in needs(issuer.preset.value) {
         if !keys.iter().any(|key| has(issuer, key)) {
-            report(keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" or "), None);
+            let help = match (issuer.preset.value, *keys) {
+                (Preset::Entra, ["tenant", ..]) => Some("the portal shows it as `Directory (tenant) ID`"),
+                (Preset::Keycloak, ["url", ..]) => Some("as clients reach it: `url: https://HOST/realms/REALM`"),
+                (Preset::Cognito, ["project", ..]) => {
+                    Some("the id of the user pool: `project: eu-central-1_AbCdEfGhI`")
+                }
+                (Preset::Clerk, ["audience", ..]) => Some(
+                    "session tokens of Clerk carry no `aud` of their own: `audience: none` accepts them as they are",
+                ),
+                _ => None,
+            };
+            report(keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" or "), help);
         }
     }
     match issuer.preset.value {
@@ -102,6 +117,53 @@ fn missing<'d>(definition: &'d Definition<Issuer>, several_apps: bool, found: &m
     }
 }
 
+/// Objects that lack a key.
+fn parts<'d>(definition: &'d Definition<Issuer>, found: &mut Findings<'d>) {
+    let issuer = &definition.value;
+    let mut report = |object: &str, key: &str, span: Span, help: &str| {
+        let message = format!("`{object}` of issuer `{}` needs `{key}`", definition.name.value);
+        found.about(definition, Diagnostic::new(Code::P412, message, span, "incomplete").help(help));
+    };
+    if let Some(Spanned { value: Introspection { url, client_id, client_secret, .. }, span }) = &issuer.introspection {
+        for (key, is_there, help) in [
+            ("url", url.is_some(), "the provider's introspection endpoint"),
+            ("client_id", client_id.is_some(), "the gateway needs a client of its own at the provider"),
+            ("client_secret", client_secret.is_some(), "the endpoint answers nobody whom it does not know"),
+        ] {
+            if !is_there {
+                report("introspection", key, *span, help);
+            }
+        }
+    }
+    if let Some(check) = issuer.session_check.as_ref().filter(|check| check.value.paths.is_empty()) {
+        report("session_check", "paths", check.span, "each check is a request to Supabase: `paths: [/account/**]`");
+    }
+    if let Some(forward) = issuer.forward_client_ip.as_ref().filter(|forward| forward.value.secret_key.is_none()) {
+        let help = "Supabase believes the address only with a secret key: `secret_key: env:SUPABASE_SECRET_KEY`";
+        report("forward_client_ip", "secret_key", forward.span, help);
+    }
+    if let Some(secret) = issuer.other("client_secret").filter(|_| issuer.other("client_id").is_none()) {
+        let message = format!("issuer `{}` has a `client_secret` without `client_id`", definition.name.value);
+        found.about(definition, Diagnostic::new(Code::P412, message, secret.span, "of which client?"));
+    }
+}
+
+/// An opaque token does not say who made it, so that there can be one who is asked.
+fn one_is_asked<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
+    let mut asked = context.document.issuers.iter().filter_map(|definition| {
+        let introspection = definition.value.introspection.as_ref()?;
+        Some((definition, introspection.span))
+    });
+    let Some((first, at)) = asked.next() else { return };
+    for (second, again) in asked {
+        let names = quoted([first.name.value.as_str(), second.name.value.as_str()]);
+        let message = format!("issuers {names} both have `introspection`");
+        let label = "an opaque token does not say which of them to ask";
+        let diagnostic = Diagnostic::new(Code::P412, message, again, label).also(at, "the other one");
+        found.between(vec![second.into(), first.into()], diagnostic);
+    }
+}
+
 fn keys_of(issuer: &Issuer) -> Vec<(&'static str, Span)> {
     let secret = issuer.secrets.first().map(|secret| ("secret", secret.span));
     let public_key = issuer.public_key.as_ref().map(|key| ("public_key", key.span));
@@ -120,12 +182,30 @@ fn contradictions<'d>(definition: &'d Definition<Issuer>, found: &mut Findings<'
             .also(*at, format!("`{first}` is here"));
         found.about(definition, diagnostic);
     }
-    if let Some(Spanned { value: Waivable::Required(url), span }) = &issuer.issuer {
-        let over_the_network = !matches!(issuer.preset.value, Preset::Local | Preset::Jwt | Preset::Supabase);
-        if over_the_network && !url.starts_with("https://") {
-            let message = format!("issuer `{}` is not an https URL", definition.name.value);
-            found.about(definition, Diagnostic::new(Code::P412, message, *span, "its keys are fetched from there"));
-        }
+    if !issuer.preset.value.is_provider() {
+        return;
+    }
+    let stated = match &issuer.issuer {
+        Some(Spanned { value: Waivable::Required(url), span }) => Some((url, *span)),
+        _ => None,
+    };
+    let url = match &issuer.url {
+        Some(Spanned { value: Source::Literal(url), span }) => Some((url, *span)),
+        _ => None,
+    };
+    // Plain http is for tests on one machine.
+    for (_, span) in stated.into_iter().chain(url).filter(|(url, _)| !is_private(url)) {
+        let message = format!("issuer `{}` is not an https URL", definition.name.value);
+        found.about(definition, Diagnostic::new(Code::P412, message, span, "its keys are fetched from there"));
+    }
+    if let Some(Spanned { value: Waivable::Waived, span }) = &issuer.issuer
+        && issuer.jwks_url.is_none()
+        && issuer.preset.value == Preset::Oidc
+    {
+        let message = format!("issuer `{}` needs `jwks_url`", definition.name.value);
+        let diagnostic = Diagnostic::new(Code::P412, message, *span, "names no place for keys")
+            .help("state the `issuer`, whose discovery document names its keys, or `jwks_url`");
+        found.about(definition, diagnostic);
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
 use crate::identity::IssuerName;
 use crate::identity::claims::{AuthTime, ClaimMapping, ClaimPath, Kinds};
-use crate::policy::document::{self, Condition, Definition, Operator, Preset, Source, Waivable};
+use crate::policy::document::{self, Condition, Definition, Preset, Source, Waivable};
 use crate::policy::lower::parse_duration;
 use crate::policy::references::PUBLIC_URL;
-use crate::policy::set::{Comparison, Issuer, LocalIssuer, Operand};
+use crate::policy::set::{Comparison, Issuer, LocalIssuer};
 use crate::token::algorithm::{Algorithm, AlgorithmSet};
 use crate::token::jwks::{Jwks, Origin};
 use crate::token::key::{Key, KeyError, KeySet};
@@ -18,7 +18,7 @@ use crate::token::verify::{
     DEFAULT_LEEWAY, ExpectedAudience, ExpectedIssuer, Expiry, IssuerKeys, IssuerRules, Verifier,
 };
 
-use super::Builder;
+use super::{Builder, providers};
 
 /// The `iss` of our own tokens unless the policy says otherwise.
 const OWN_ISSUER: &str = "portcullis";
@@ -34,13 +34,6 @@ const REFRESH_EXPIRES: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// How long a refresh token that was just replaced gets the same successor again.
 const REUSE_WINDOW: Duration = Duration::from_secs(10);
-
-/// The algorithms of providers whose keys come over the network.
-const NETWORK: [Algorithm; 5] =
-    [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA];
-
-/// Keys of an issuer that are read and checked, and acted on by a later build.
-const LATER: [&str; 4] = ["introspection", "session_check", "forward_client_ip", "on_expired"];
 
 impl Builder<'_> {
     pub(super) fn issuers(&mut self) {
@@ -88,6 +81,7 @@ impl Builder<'_> {
         let name = IssuerName::new(&definition.name.value);
         let mapping = self.mapping(settings);
         let algorithms = self.algorithms(settings);
+        let iss = self.provider_issuer(settings);
         let keys = self.keys(settings, algorithms).unwrap_or_else(|error| {
             let (error, span) = *error;
             let mut problem = Diagnostic::new(Code::P402, error.to_string(), span, "this key is not used");
@@ -95,28 +89,13 @@ impl Builder<'_> {
             self.problems.push(problem);
             IssuerKeys::Unavailable
         });
-        if settings.jwks_url.is_some() || !matches!(preset, Preset::Local | Preset::Jwt | Preset::Supabase) {
-            self.unsupported(definition.name.span, format!("keys over the network for issuer `{name}`"));
-        } else if preset == Preset::Supabase && settings.secrets.is_empty() && self.supabase_secret().is_none() {
-            self.unsupported(
-                definition.name.span,
-                format!("keys over the network for issuer `{name}`: set `jwt_secret`"),
-            );
-        }
-        for (key, _) in settings.other.iter().filter(|(key, _)| LATER.contains(&key.value.as_str())) {
-            self.unsupported(key.span, format!("`{}` of issuer `{name}`", key.value));
-        }
         let waived = |expiry: bool| if expiry { Expiry::DangerOptional } else { Expiry::Required };
         rules.push(IssuerRules {
             name: name.clone(),
-            issuer: self.expected_issuer(settings),
+            issuer: self.expected_issuer(settings, iss.as_deref()),
             audience: self.expected_audience(settings),
             expiry: waived(settings.expiry_waived.is_some()),
-            algorithms: match &keys {
-                IssuerKeys::Known(keys) => keys.algorithms(),
-                IssuerKeys::Unavailable if algorithms.is_empty() => AlgorithmSet::of(&NETWORK),
-                IssuerKeys::Unavailable => algorithms,
-            },
+            algorithms: self.admitted(settings, algorithms, &keys),
             keys,
             leeway: settings.leeway.as_ref().map_or(DEFAULT_LEEWAY, |leeway| leeway.value),
             max_token_age: settings.max_token_age.as_ref().map(|age| age.value),
@@ -133,6 +112,10 @@ impl Builder<'_> {
             roles => texts(roles),
         });
         let local = (preset == Preset::Local).then(|| self.local(settings, algorithms));
+        let remote = self.remote(settings, algorithms, iss.as_deref()).map(Arc::new);
+        let introspection = self.introspection(settings).map(Arc::new);
+        let supabase = self.supabase(settings).map(Arc::new);
+        let oidc = self.oidc(settings, iss.as_deref());
         self.policy.issuers.push(Issuer {
             name,
             place,
@@ -145,11 +128,28 @@ impl Builder<'_> {
             db_roles,
             allow_service_role: settings.allow_service_role.is_some(),
             local,
-            remote: None,
-            introspection: None,
-            supabase: None,
-            oidc: None,
+            remote,
+            introspection,
+            supabase,
+            oidc,
         });
+    }
+
+    /// The algorithms that tokens may have, whichever keys they are for: those in the policy and those to come.
+    fn admitted(&self, settings: &document::Issuer, stated: AlgorithmSet, keys: &IssuerKeys) -> AlgorithmSet {
+        let preset = settings.preset.value;
+        if preset == Preset::Supabase && stated.is_empty() {
+            let has_secret = !settings.secrets.is_empty() || self.supabase_secret().is_some();
+            let secret = has_secret.then_some(Algorithm::HS256);
+            return AlgorithmSet::of(
+                &secret.into_iter().chain(providers::algorithms(preset).iter()).collect::<Vec<_>>(),
+            );
+        }
+        match keys {
+            IssuerKeys::Known(keys) if preset != Preset::Supabase => keys.algorithms(),
+            IssuerKeys::Unavailable if stated.is_empty() => providers::algorithms(preset),
+            IssuerKeys::Known(_) | IssuerKeys::Unavailable => stated,
+        }
     }
 
     fn algorithms(&mut self, settings: &document::Issuer) -> AlgorithmSet {
@@ -180,9 +180,13 @@ impl Builder<'_> {
         let known = |keys: Vec<Key>, span: Span| {
             KeySet::new(keys).map(|keys| IssuerKeys::Known(Arc::new(keys))).map_err(|error| Box::new((error, span)))
         };
+        // The secret of a Supabase project is for HS256 alone, whatever its other keys are for.
+        let of_secret = match settings.preset.value {
+            Preset::Supabase => AlgorithmSet::of(&[Algorithm::HS256]),
+            _ => or_hs256(algorithms),
+        };
         let secret = |bytes: &[u8], span: Span| {
-            Key::from_secret(without_newline(bytes), or_hs256(algorithms), None)
-                .map_err(|error| Box::new((error, span)))
+            Key::from_secret(without_newline(bytes), of_secret, None).map_err(|error| Box::new((error, span)))
         };
         let text =
             |bytes: Vec<u8>, span: Span| String::from_utf8(bytes).map_err(|_| Box::new((KeyError::NotPem, span)));
@@ -228,16 +232,20 @@ impl Builder<'_> {
         }
     }
 
-    fn expected_issuer(&mut self, settings: &document::Issuer) -> ExpectedIssuer {
+    fn expected_issuer(&mut self, settings: &document::Issuer, provider: Option<&str>) -> ExpectedIssuer {
         let exact = |text: String| ExpectedIssuer::Exact(text.into());
+        let Span { file, start, .. } = settings.span;
+        // No token has this: what names the issuer is not resolved, as in a check.
+        let unresolved = || format!("unresolved:{}:{start}", file.0);
         match &settings.issuer {
             Some(Spanned { value: Waivable::Waived, .. }) => ExpectedIssuer::DangerAny,
             Some(Spanned { value: Waivable::Required(issuer), .. }) => exact(issuer.clone()),
             None => match settings.preset.value {
                 Preset::Local => exact(self.own_issuer()),
-                Preset::Supabase => exact(format!("{}/auth/v1", self.supabase_url(settings))),
-                // What a provider's preset fills in is not acted on yet; nothing is equal to this.
-                _ => exact(format!("unresolved:{}", settings.span.start)),
+                Preset::Supabase => {
+                    exact(self.supabase_url(settings).map_or_else(unresolved, |url| format!("{url}/auth/v1")))
+                }
+                _ => exact(provider.map_or_else(unresolved, str::to_owned)),
             },
         }
     }
@@ -305,20 +313,15 @@ impl Builder<'_> {
         Minter::from_secret(without_newline(&secret), algorithms.iter().next().unwrap_or(Algorithm::HS256)).ok()
     }
 
-    fn supabase_url(&self, settings: &document::Issuer) -> String {
-        let stated = settings.url.as_ref().and_then(|url| self.resolve(url));
-        let url = match stated {
-            Some(bytes) => String::from_utf8(bytes).unwrap_or_default(),
-            None => self.references.env("SUPABASE_URL").map_or_else(String::new, |url| url.expose().clone()),
-        };
-        url.trim_end_matches('/').to_owned()
-    }
-
     fn expected_audience(&mut self, settings: &document::Issuer) -> ExpectedAudience {
         match &settings.audience {
             Some(Spanned { value: Waivable::Waived, .. }) => ExpectedAudience::DangerAny,
             Some(Spanned { value: Waivable::Required(audiences), .. }) => {
-                ExpectedAudience::OneOf(audiences.iter().map(|audience| audience.as_str().into()).collect())
+                let audiences = audiences.iter().map(|audience| audience.as_str().into()).collect();
+                match settings.preset.value {
+                    Preset::Cognito => ExpectedAudience::ClientOneOf(audiences),
+                    _ => ExpectedAudience::OneOf(audiences),
+                }
             }
             None => match settings.preset.value {
                 Preset::Supabase => ExpectedAudience::OneOf(vec!["authenticated".into()]),
@@ -327,17 +330,16 @@ impl Builder<'_> {
                     let apps = self.document.apps.iter().map(|app| app.name.value.as_str().into()).collect();
                     ExpectedAudience::OneOf(apps)
                 }
-                _ => ExpectedAudience::OneOf(Vec::new()),
+                Preset::Cognito => ExpectedAudience::ClientOneOf(
+                    self.provider_audience(settings).into_iter().map(Into::into).collect(),
+                ),
+                _ => ExpectedAudience::OneOf(self.provider_audience(settings).into_iter().map(Into::into).collect()),
             },
         }
     }
 
     fn mapping(&mut self, settings: &document::Issuer) -> ClaimMapping {
-        let mut mapping = match settings.preset.value {
-            Preset::Local => ClaimMapping::local(),
-            Preset::Supabase => ClaimMapping::supabase(),
-            _ => ClaimMapping::standard(),
-        };
+        let mut mapping = providers::mapping(settings.preset.value);
         if let Kinds::Supabase { anonymous, service, clients } = &mut mapping.kinds {
             *anonymous = settings.allow_anonymous_users.is_some();
             *service = settings.allow_service_role.is_some();
@@ -377,12 +379,7 @@ impl Builder<'_> {
             self.flatten(condition, 0, &mut comparisons);
             return comparisons;
         }
-        let claim = |name| Operand::Token(ClaimPath::name(name));
-        let (left, operator, right) = match settings.preset.value {
-            Preset::Supabase => (claim("aal"), Operator::Equal, "aal2"),
-            _ => (claim("amr"), Operator::Contains, "mfa"),
-        };
-        vec![Comparison { left, operator, right: Operand::String(right.into()) }]
+        vec![providers::mfa(settings.preset.value)]
     }
 
     fn flatten(&mut self, condition: &Condition, depth: usize, into: &mut Vec<Comparison>) {

@@ -2,7 +2,8 @@
 //! formulas, guards joined with the routes they may apply to.
 //!
 //! `apps` makes apps and upstreams, `routes` the routes and the tables of templates, `requirement` the formulas,
-//! `headers` what is sent and stripped, `issuers` who may sign tokens, `login` the gateway's own endpoints. A compile reports what only it can see (more
+//! `headers` what is sent and stripped, `issuers` who may sign tokens (`providers`: what presets of
+//! identity providers fill in), `login` the gateway's own endpoints. A compile reports what only it can see (more
 //! than 64 leaves, keys that do not fit); everything else was found by `check`, and finding it here again is an
 //! error too, never a panic and never a set that lacks something.
 
@@ -10,6 +11,7 @@ mod apps;
 pub(super) mod headers;
 mod issuers;
 mod login;
+mod providers;
 mod requirement;
 mod routes;
 
@@ -80,6 +82,8 @@ pub(super) fn build(
     let mut problems = builder.problems;
     if problems.iter().any(Diagnostic::is_error) {
         problems.sort_by_key(|problem| problem.primary.span);
+        // One value may be needed at several places.
+        problems.dedup();
         return Err(problems);
     }
     Ok(builder.policy)

@@ -2,11 +2,15 @@
 
 use crate::diagnostic::{Code, Diagnostic, Spanned, suggest};
 use crate::identity::scope::Hierarchy;
-use crate::policy::document::{Condition, Definition, Issuer, Preset, Reference, Source, Waivable};
+use crate::policy::document::{
+    Condition, Definition, ForwardClientIp, Introspection, Issuer, Preset, Reference, SessionCheck, Source, Waivable,
+};
 use crate::policy::keys::{self, Context};
+use crate::policy::specificity::kind_matches;
+use crate::policy::template::Kind;
 use crate::policy::yaml::{Key, Node, Value, shorten};
 
-use super::{Lower, Object};
+use super::{Lower, Object, scalars};
 
 impl Lower<'_> {
     pub(super) fn issuer(&mut self, key: &Key, node: &Node) -> Option<()> {
@@ -93,73 +97,118 @@ impl Lower<'_> {
             // A publishable key is public by its name; the older anon key cannot be told from a service key.
             "key" if node.text.starts_with("sb_publishable_") => self.source(&what, node),
             "key" | "client_secret" => self.secret(&what, node),
-            "client_id" | "domain" | "tenant" | "project" => self.source(&what, node),
-            "refresh" | "cool_down" | "max_stale" | "refresh_expires" | "reuse_window" => {
-                self.duration(&what, node).map(|_| Spanned::new(Source::Literal(node.text.clone()), node.span))
-            }
+            "domain" => self.domain(&what, node),
+            "tenant" => self.tenant(&what, node),
+            "client_id" | "project" => self.source(&what, node),
+            "refresh" => self.literal_duration(&what, node, Some((1, 600))),
+            "cool_down" => self.literal_duration(&what, node, Some((1, 3600))),
+            "max_stale" | "refresh_expires" | "reuse_window" => self.literal_duration(&what, node, None),
             "upgrade" => self.literal_word(&what, node, &["true", "log"]),
             "on_expired" => self
                 .literal_word(&what, node, &["unauthenticated", "refresh_and_set_cookie"])
                 .filter(|word| word.value != Source::Literal("unauthenticated".to_owned())),
             "login_scopes" => {
-                self.named(node, &what, Self::scope_name);
+                issuer.login_scopes = self.named(node, &what, Self::scope_name);
                 None
             }
             "introspection" => {
-                self.introspection(node);
-                Some(Spanned::new(Source::Literal(String::new()), node.span))
+                issuer.introspection = self.introspection(node);
+                None
             }
             "session_check" => {
-                self.session_check(node);
-                Some(Spanned::new(Source::Literal(String::new()), node.span))
+                issuer.session_check = self.session_check(node);
+                None
             }
             "forward_client_ip" => {
-                self.forward_client_ip(node);
-                Some(Spanned::new(Source::Literal(String::new()), node.span))
+                issuer.forward_client_ip = self.forward_client_ip(node);
+                None
             }
             _ => None,
         };
         issuer.other.extend(value.map(|value| (Spanned::new(key.text.clone(), key.span), value)));
     }
 
+    /// A duration, within these seconds where there are limits.
+    fn literal_duration(&mut self, what: &str, node: &Node, limits: Option<(u64, u64)>) -> Option<Spanned<Source>> {
+        let duration = self.duration(what, node)?.value.as_secs();
+        if let Some((least, most)) = limits
+            && !(least..=most).contains(&duration)
+        {
+            let message = format!("bad value `{}` for {what}", shorten(&node.text));
+            let label = format!("from {least}s to {}m", most / 60);
+            self.report(Diagnostic::new(Code::P109, message, node.span, label));
+            return None;
+        }
+        Some(Spanned::new(Source::Literal(node.text.clone()), node.span))
+    }
+
     fn literal_word(&mut self, what: &str, node: &Node, words: &[&'static str]) -> Option<Spanned<Source>> {
         self.word(what, node, words).map(|word| word.map(|word| Source::Literal(word.to_owned())))
     }
 
-    fn introspection(&mut self, node: &Node) {
-        let Some(object) = self.object("`introspection`", node, Context::Introspection) else { return };
+    /// A host name: it becomes part of a URL from which keys are fetched.
+    fn domain(&mut self, what: &str, node: &Node) -> Option<Spanned<Source>> {
+        let source = self.source(what, node)?;
+        let Source::Literal(text) = &source.value else { return Some(source) };
+        if scalars::is_host(text) && !text.contains('*') {
+            return Some(source);
+        }
+        let message = format!("bad value `{}` for {what}", shorten(text));
+        let label = if text.contains("://") { "without scheme" } else { "a host name" };
+        self.report(Diagnostic::new(Code::P109, message, node.span, label));
+        None
+    }
+
+    /// A tenant of Entra: what stands in the `iss` of its tokens is the id, not the name.
+    fn tenant(&mut self, what: &str, node: &Node) -> Option<Spanned<Source>> {
+        let source = self.source(what, node)?;
+        let Source::Literal(text) = &source.value else { return Some(source) };
+        if kind_matches(Kind::Uuid, text) {
+            return Some(source);
+        }
+        let message = format!("bad value `{}` for {what}", shorten(text));
+        self.report(Diagnostic::new(Code::P109, message, node.span, "the id of the tenant, a UUID").help(
+            "the portal shows it as `Directory (tenant) ID`; tokens of `common` come from every tenant there is",
+        ));
+        None
+    }
+
+    fn introspection(&mut self, node: &Node) -> Option<Spanned<Introspection>> {
+        let object = self.object("`introspection`", node, Context::Introspection)?;
+        let mut introspection = Introspection::default();
         for (key, node) in object.entries {
             match key.text.as_str() {
-                "url" => drop(self.https_url("`url`", node)),
-                "client_id" => drop(self.source("`client_id`", node)),
-                "client_secret" => drop(self.secret("`client_secret`", node)),
-                "cache" => {
-                    self.duration("`cache`", node);
+                "url" => introspection.url = self.https_url("`url`", node),
+                "client_id" => introspection.client_id = self.source("`client_id`", node),
+                "client_secret" => introspection.client_secret = self.secret("`client_secret`", node),
+                "cache" => introspection.cache = self.duration("`cache`", node),
+                _ => {}
+            }
+        }
+        Some(Spanned::new(introspection, node.span))
+    }
+
+    fn forward_client_ip(&mut self, node: &Node) -> Option<Spanned<ForwardClientIp>> {
+        let object = self.object("`forward_client_ip`", node, Context::ForwardClientIp)?;
+        let secret_key = object.get("secret_key").and_then(|node| self.secret("`secret_key`", node));
+        Some(Spanned::new(ForwardClientIp { secret_key }, node.span))
+    }
+
+    fn session_check(&mut self, node: &Node) -> Option<Spanned<SessionCheck>> {
+        let object = self.object("`session_check`", node, Context::SessionCheck)?;
+        let mut check = SessionCheck::default();
+        for (key, node) in object.entries {
+            match key.text.as_str() {
+                "paths" => check.paths = self.templates("`paths`", node),
+                "cache" => check.cache = self.duration("`cache`", node),
+                "on_error" => {
+                    let word = self.word("`on_error`", node, &["deny", "allow"]);
+                    check.allow_on_error = word.is_some_and(|word| word.value == "allow");
                 }
                 _ => {}
             }
         }
-    }
-
-    fn forward_client_ip(&mut self, node: &Node) {
-        let Some(object) = self.object("`forward_client_ip`", node, Context::ForwardClientIp) else { return };
-        if let Some(node) = object.get("secret_key") {
-            self.secret("`secret_key`", node);
-        }
-    }
-
-    fn session_check(&mut self, node: &Node) {
-        let Some(object) = self.object("`session_check`", node, Context::SessionCheck) else { return };
-        for (key, node) in object.entries {
-            match key.text.as_str() {
-                "paths" => drop(self.templates("`paths`", node)),
-                "cache" => {
-                    self.duration("`cache`", node);
-                }
-                "on_error" => drop(self.word("`on_error`", node, &["deny", "allow"])),
-                _ => {}
-            }
-        }
+        Some(Spanned::new(check, node.span))
     }
 
     /// A PEM text, or a reference to one.
@@ -182,25 +231,17 @@ impl Lower<'_> {
     }
 
     /// `https`, or `http` on the machine itself.
-    fn https_url(&mut self, what: &str, node: &Node) -> Option<Spanned<String>> {
+    fn https_url(&mut self, what: &str, node: &Node) -> Option<Spanned<Source>> {
         let source = self.url(what, node, true)?;
-        match source.value {
-            Source::Literal(text) => {
-                let local = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
-                let is_local = |prefix: &str| {
-                    text.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
-                };
-                if !text.starts_with("https://") && !local.into_iter().any(is_local) {
-                    let message = format!("bad URL `{}` for {what}", shorten(&text));
-                    let label = "keys are fetched by `https`; whoever can change them can sign tokens";
-                    self.report(Diagnostic::new(Code::P109, message, node.span, label));
-                    return None;
-                }
-                Some(Spanned::new(text, source.span))
-            }
-            Source::Env(name) => Some(Spanned::new(format!("env:{name}"), source.span)),
-            Source::File(_) => None,
+        if let Source::Literal(text) = &source.value
+            && !scalars::is_private(text)
+        {
+            let message = format!("bad URL `{}` for {what}", shorten(text));
+            let label = "by `https`: whoever can change what comes from there can let anybody in";
+            self.report(Diagnostic::new(Code::P109, message, node.span, label));
+            return None;
         }
+        Some(source)
     }
 
     fn waivable_issuer(&mut self, what: &str, node: &Node) -> Option<Spanned<Waivable<String>>> {

@@ -1,7 +1,7 @@
 //! The login endpoints of an app.
 
 use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
-use crate::policy::document::{Lockout, Login};
+use crate::policy::document::{Lockout, Login, Session};
 use crate::policy::keys::{self, Context};
 use crate::policy::template::Segment;
 use crate::policy::yaml::{Node, Value, shorten};
@@ -66,11 +66,12 @@ impl Lower<'_> {
                 login.default_scopes = Some(self.named(node, "`default_scopes`", Self::scope_name));
             }
             "to" => login.to = self.literal_path("`to`", node),
-            "return_to" => drop(self.literal_path("`return_to`", node)),
+            "return_to" => login.return_to = self.literal_path("`return_to`", node),
             "account_field" => login.account_field = self.text("`account_field`", node),
             "failures" => login.failures = self.failures(node),
-            "session" if node.text != "none" => self.session(node),
-            "providers" => drop(self.named(node, "`providers`", Self::name)),
+            "session" if node.text == "none" => login.no_session = Some(node.span),
+            "session" => login.session = self.session(node),
+            "providers" => login.providers = self.named(node, "`providers`", Self::name),
             _ => {}
         }
         true
@@ -139,18 +140,42 @@ impl Lower<'_> {
         failures
     }
 
-    fn session(&mut self, node: &Node) {
-        let Some(object) = self.object("`session`", node, Context::Session) else { return };
+    fn session(&mut self, node: &Node) -> Session {
+        let mut session = Session::default();
+        let Some(object) = self.object("`session`", node, Context::Session) else { return session };
         for (key, node) in object.entries {
             match key.text.as_str() {
-                "cookie" => drop(self.named(node, "`cookie`", Self::cookie_name)),
-                "idle" | "expires" | "refresh_margin" => {
-                    self.duration(&format!("`{}`", key.text), node);
-                }
-                "keys" => drop(self.secrets("`keys`", node)),
+                "cookie" => session.cookie = self.session_cookie(node),
+                "idle" => session.idle = self.duration("`idle`", node),
+                "expires" => session.expires = self.duration("`expires`", node),
+                "refresh_margin" => session.refresh_margin = self.duration("`refresh_margin`", node),
+                "keys" => session.keys = self.secrets("`keys`", node),
                 _ => {}
             }
         }
+        session
+    }
+
+    /// Browsers take a cookie with this prefix from no other host and no other path, and only over TLS.
+    fn session_cookie(&mut self, node: &Node) -> Option<Spanned<String>> {
+        let name = self.text("`cookie`", node)?;
+        let name = self.cookie_name(&name.value, name.span)?;
+        if !name.value.starts_with("__Host-") {
+            let message = format!("bad cookie name `{}`", shorten(&name.value));
+            self.report(Diagnostic::new(Code::P109, message, name.span, "begins with `__Host-`").fix(
+                "so that no other host can set it",
+                name.span,
+                format!("__Host-{}", name.value),
+            ));
+            return None;
+        }
+        if name.value.starts_with("__Host-login-") {
+            let message = format!("bad cookie name `{}`", shorten(&name.value));
+            let label = "`__Host-login-…` are the cookies of logins on their way";
+            self.report(Diagnostic::new(Code::P109, message, name.span, label));
+            return None;
+        }
+        Some(name)
     }
 
     pub(super) fn cookie_name(&mut self, name: &str, span: Span) -> Option<Spanned<String>> {

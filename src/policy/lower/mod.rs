@@ -26,7 +26,7 @@ use super::keys::{self, Context};
 use super::yaml::{Key, Node, Text, Value, shorten};
 
 pub use condition::reference as parse_reference;
-pub use scalars::{duration as parse_duration, size as parse_size};
+pub use scalars::{duration as parse_duration, is_host, is_private, size as parse_size, url_fault};
 
 /// The language editions that this binary understands.
 const NEWEST_EDITION: i64 = 1;

@@ -91,6 +91,14 @@ pub fn is_host(text: &str) -> bool {
         })
 }
 
+/// Whether what is fetched from a URL cannot be changed on the way: `https`, or `http` on the machine itself.
+pub fn is_private(url: &str) -> bool {
+    let local = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
+    let is_local =
+        |prefix: &str| url.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']));
+    url.starts_with("https://") || local.into_iter().any(is_local)
+}
+
 /// What is wrong with a URL of `http` or `https` with nothing but scheme, host and port (and a path, where
 /// one is `allowed`).
 pub fn url_fault(text: &str, path_allowed: bool) -> Option<&'static str> {

@@ -65,6 +65,8 @@ pub enum ExpectedAudience {
     DangerAny,
     /// At least one of these.
     OneOf(Vec<Box<str>>),
+    /// The same; and a token without `aud` must have one of these as `client_id`: access tokens of Amazon Cognito.
+    ClientOneOf(Vec<Box<str>>),
 }
 
 /// Whether `exp` must be there. Where it is there, it counts in either case.
@@ -184,9 +186,17 @@ impl IssuerRules {
     }
 
     fn check_audience(&self, claims: &Claims) -> Result<(), TokenError> {
-        let ExpectedAudience::OneOf(ours) = &self.audience else { return Ok(()) };
+        let (ours, or_client) = match &self.audience {
+            ExpectedAudience::DangerAny => return Ok(()),
+            ExpectedAudience::OneOf(ours) => (ours, false),
+            ExpectedAudience::ClientOneOf(ours) => (ours, true),
+        };
         let is_ours = |audience: &str| ours.iter().any(|own| own.as_ref() == audience);
         let found = match claims.get("aud") {
+            None if or_client => match claims.get("client_id") {
+                None => return Err(TokenError::MissingClaim("aud")),
+                Some(client) => is_ours(client.as_str().ok_or(TokenError::ClaimWrongType("client_id"))?),
+            },
             None => return Err(TokenError::MissingClaim("aud")),
             Some(Value::String(audience)) => is_ours(audience),
             Some(Value::Array(audiences)) => {
