@@ -446,6 +446,35 @@ fn issuer_and_audience_are_compared_exactly() {
     assert_eq!(error(&waived, &hs256().token(&with("iss", json!(1)))), Some(TokenError::ClaimWrongType("iss")));
 }
 
+/// Access tokens of Amazon Cognito name the client they are for, and no audience.
+#[test]
+fn a_client_stands_in_for_the_audience_only_where_the_policy_has_clients_and_the_token_no_aud() {
+    let clients = |ours: &[&str]| {
+        let audience = ExpectedAudience::ClientOneOf(ours.iter().map(|&own| own.into()).collect());
+        IssuerRules { audience, ..hs256().rules() }
+    };
+    let claims = |aud: Option<Value>, client: Value| {
+        let mut claims = without("aud");
+        claims["client_id"] = client;
+        if let Some(aud) = aud {
+            claims["aud"] = aud;
+        }
+        claims
+    };
+    for (rules, aud, client, expected) in [
+        (clients(&["web"]), None, json!("web"), None),
+        (clients(&["web"]), None, json!("other"), Some(TokenError::WrongAudience)),
+        (clients(&["web"]), None, json!(["web"]), Some(TokenError::ClaimWrongType("client_id"))),
+        (clients(&["web"]), Some(json!("web")), json!("other"), None),
+        (clients(&["web"]), Some(json!("other")), json!("web"), Some(TokenError::WrongAudience)),
+        (clients(&[]), None, json!("web"), Some(TokenError::WrongAudience)),
+        (hs256().rules(), None, json!("api"), Some(TokenError::MissingClaim("aud"))),
+    ] {
+        let token = hs256().token(&claims(aud.clone(), client.clone()));
+        assert_eq!(error(&rules, &token), expected, "{aud:?} {client}");
+    }
+}
+
 #[test]
 fn an_issuer_vouches_only_for_its_own_tokens() {
     // G11
