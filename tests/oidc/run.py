@@ -11,6 +11,7 @@ tokens are never printed.
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -28,6 +29,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(HERE)]
 import run as e2e  # noqa: E402
+
+_spec = importlib.util.spec_from_file_location("supabase_run", ROOT / "tests" / "supabase" / "run.py")
+supabase = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(supabase)
 
 STATE = ROOT / "target" / "test-env"
 NODE = STATE / "node"
@@ -137,6 +142,43 @@ class Gateway(e2e.Gateway):
         super().start()
 
 
+class SupabaseGateway(e2e.Gateway):
+    """`portcullis serve` with `login: supabase`, in front of the same app, with a fake Supabase of its own."""
+
+    def __init__(self, program: pathlib.Path, folder: pathlib.Path, app: App):
+        folder.mkdir()
+        super().__init__(program, folder)
+        self.app, self.fake = app, supabase.Fake(folder, "--alg=ES256")
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict:
+        return super().environment() | {"SUPABASE_KEY": self.fake.info["publishable_key"], "PORTCULLIS_PUBLIC_URL": self.url}
+
+    def start(self):
+        self.fake.start()
+        self.settings()
+        self.policies.mkdir()
+        policy = (HERE / "policy-supabase.yaml").read_text()
+        policy = policy.replace("UPSTREAM", f"http://127.0.0.1:{self.app.port}").replace("ISSUER", self.fake.info["url"])
+        (self.policies / "supabase.yaml").write_text(policy)
+        super().start()
+
+    def settings(self):
+        """A fresh project that wants mails confirmed, and takes any number of tries: the limits here are the gateway's."""
+        self.control("reset", {})
+        self.control("settings", {"mailer_autoconfirm": False, "smtp_max_frequency": 0, "uri_allow_list": f"{self.url}/**"})
+
+    def control(self, command: str, body: dict):
+        request = urllib.request.Request(
+            f"{self.fake.info['control']}/{command}", json.dumps(body).encode(), {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.read()
+
+    def end(self):
+        super().end()
+        self.fake.end()
+
+
 class Tests:
     """The rows, in the order in which they run. A returned text is shown as a note."""
 
@@ -144,8 +186,9 @@ class Tests:
         self.folder, self.verbose = folder, verbose
         self.provider, self.app = Provider(folder), App(folder)
         self.all = {name: Gateway(program, folder / name, name, self.provider, self.app) for name in ("gateway", "gateway-jwt")}
-        for name, gateway in self.all.items():
+        for name, gateway in self.all.items():  # what the provider knows; Supabase has users of its own
             self.provider.client(name, [gateway.url, gateway.url.replace("127.0.0.1", "localhost")])
+        self.all["supabase"] = SupabaseGateway(program, folder / "supabase", self.app)
         self.started: dict[str, Exception | None] = {}
 
     def start(self):
@@ -230,6 +273,22 @@ class Tests:
     def test_browser_development(self):
         """`__Host-` cookies at http://localhost and http://127.0.0.1"""
         return self.script("development.mjs", "gateway")
+
+    # --- the sign-in page of `login: supabase`
+
+    def pages(self, **more) -> str:
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        gateway = self.gateway("supabase")
+        gateway.settings()
+        return self.script("pages.mjs", "supabase", fake=gateway.fake.info["control"], **more)
+
+    def test_browser_pages(self):
+        """the sign-in page in Chromium: sign-up, mail, every failure, provider, sign-out; light, dark, narrow"""
+        return self.pages()
+
+    def test_browser_pages_without_scripts(self):
+        """the same with JavaScript switched off"""
+        return self.pages(scripts=False)
 
     # --- what is left behind
 
