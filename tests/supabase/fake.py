@@ -134,6 +134,7 @@ class Fake:
         except Dropped:
             with contextlib.suppress(AttributeError):
                 send.__self__.transport.abort()
+                send.__self__.disconnected = True
             return
         finally:
             counter["_now"] -= 1
