@@ -105,7 +105,8 @@ class Run:
                     self.script(script, through, mode, settings)
         except Exception as error:
             self.failed += 1
-            print(blotted(f"FAIL  {through}, {mode}: {error}"), flush=True)
+            said = gateway.text()[-3000:] if gateway else ""
+            print(blotted(f"FAIL  {through}, {mode}: {error}\n{said}"), flush=True)
         finally:
             if gateway:
                 gateway.end()
