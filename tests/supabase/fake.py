@@ -167,7 +167,7 @@ class Fake:
         elif isinstance(body, bytes):
             data = body
         else:
-            data = json.dumps(body).encode()
+            data = json.dumps(body, separators=(",", ":")).encode()  # as Go writes it
             headers.setdefault("Content-Type", "application/json")
         if answer.status != 204:
             headers["Content-Length"] = str(len(data))
