@@ -56,6 +56,7 @@ fn services(has_store: bool) -> Services {
         revoked: Arc::clone(&revoked),
         hasher: Hasher::new(Bounds::default(), Arc::clone(&random) as Arc<dyn Random>),
         issuers: issuers.live(),
+        supabase: crate::provider::Supabase::new(None),
         clock,
         random,
         audit: Arc::clone(&audit),

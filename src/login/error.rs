@@ -21,6 +21,8 @@ pub enum OAuthError {
     BadCredentials,
     /// `invalid_grant` of a refresh token that is unknown, used, over, or whose user is gone.
     InvalidGrant,
+    /// `invalid_grant` of a login that a provider refused, for a reason that may be said.
+    Refused(&'static str),
     /// `invalid_request`: what about it is wrong.
     InvalidRequest(&'static str),
     /// `invalid_scope`: malformed, more than was granted, or nothing is left.
@@ -49,7 +51,7 @@ impl OAuthError {
     /// The code of the specification, never renamed.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::BadCredentials | Self::InvalidGrant => "invalid_grant",
+            Self::BadCredentials | Self::InvalidGrant | Self::Refused(_) => "invalid_grant",
             Self::InvalidRequest(_) | Self::TooLarge => "invalid_request",
             Self::InvalidScope(_) => "invalid_scope",
             Self::RateLimited(_) | Self::Unavailable(_) => "temporarily_unavailable",
@@ -63,7 +65,7 @@ impl OAuthError {
         match self {
             Self::BadCredentials => BAD_CREDENTIALS,
             Self::InvalidGrant => "The refresh token is not valid",
-            Self::InvalidRequest(what) | Self::InvalidScope(what) => what,
+            Self::InvalidRequest(what) | Self::InvalidScope(what) | Self::Refused(what) => what,
             Self::RateLimited(_) => "Too many attempts, try again later",
             Self::TooLarge => "The body is too long",
             Self::Unavailable(_) => "The service is not available at the moment, try again later",
@@ -76,12 +78,13 @@ impl OAuthError {
     /// client reads (oauth4webapi hides the body of a 401 that has a challenge).
     pub fn status(&self, like_fastapi: bool) -> u16 {
         match self {
-            Self::BadCredentials if like_fastapi => 401,
+            Self::BadCredentials | Self::Refused(_) if like_fastapi => 401,
             Self::RateLimited(_) => 429,
             Self::TooLarge => 413,
             Self::Unavailable(_) => 503,
             Self::BadCredentials
             | Self::InvalidGrant
+            | Self::Refused(_)
             | Self::InvalidRequest(_)
             | Self::InvalidScope(_)
             | Self::UnsupportedGrantType
@@ -149,6 +152,7 @@ mod tests {
         for (error, status, code, retry) in [
             (OAuthError::BadCredentials, 400, "invalid_grant", None),
             (OAuthError::InvalidGrant, 400, "invalid_grant", None),
+            (OAuthError::Refused("x"), 400, "invalid_grant", None),
             (OAuthError::InvalidRequest("x"), 400, "invalid_request", None),
             (OAuthError::InvalidScope("x"), 400, "invalid_scope", None),
             (OAuthError::RateLimited(wait), 429, "temporarily_unavailable", Some("2")),

@@ -25,7 +25,7 @@ pub const JWKS: &str = "/.well-known/jwks.json";
 /// How long answers may be kept: less than the time between a key's publication and its first signature.
 const CACHE: &str = "public, max-age=30";
 
-/// The document of the authorization server. `None` for a login that is not the gateway's own.
+/// The document of the authorization server. `None` for a login whose endpoint is the app's own.
 pub fn authorization_server(policy: &PolicySet, app: &App, login: &Login, origin: &str) -> Option<Response> {
     let issuer = issuer(policy, login, origin)?;
     let mut document = Map::new();
@@ -35,7 +35,10 @@ pub fn authorization_server(policy: &PolicySet, app: &App, login: &Login, origin
     if let Some(path) = &login.paths.token {
         set("token_endpoint", url(path));
     }
-    set("jwks_uri", url(JWKS));
+    match keys_of(policy, login) {
+        Some(project) => set("jwks_uri", json!(project)),
+        None => set("jwks_uri", url(JWKS)),
+    }
     set("scopes_supported", json!(scopes(policy, app)));
     set("response_types_supported", json!([])); // required, and there is no authorization endpoint
     set("grant_types_supported", json!(["password", "refresh_token"]));
@@ -90,10 +93,19 @@ pub fn resource_metadata(app: &App, origin: &str) -> String {
     format!("{origin}{PROTECTED_RESOURCE}{}", base(app))
 }
 
-/// The `issuer` of the authorization server: the `iss` of its tokens, if that is a URL; else the origin.
+/// Where the keys of a Supabase project are, where its tokens are given out.
+fn keys_of(policy: &PolicySet, login: &Login) -> Option<String> {
+    let project = policy.issuer(login.issuer.as_ref()?)?.supabase.as_ref()?;
+    Some(format!("{}/auth/v1/.well-known/jwks.json", project.url))
+}
+
+/// The `issuer` of the authorization server: the `iss` of its tokens, if that is a URL; else the origin. Where a Supabase
+/// project checks passwords it is the origin: the token endpoint that clients are to find is here, not there.
 pub fn issuer(policy: &PolicySet, login: &Login, origin: &str) -> Option<String> {
-    if login.via != Via::Local {
-        return None;
+    match login.via {
+        Via::Local => {}
+        Via::Supabase => return Some(origin.to_owned()),
+        Via::Upstream | Via::Oidc => return None,
     }
     let local = policy.issuer(login.issuer.as_ref()?)?.local.as_ref()?;
     Some(if is_url(&local.iss) { local.iss.to_string() } else { origin.to_owned() })

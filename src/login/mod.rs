@@ -5,7 +5,8 @@
 //! It does not read bodies from connections, and does not decide who may call: that is `pipeline`'s and the policy's.
 //!
 //! [`local`](Login::token) logs in and [`refresh`] goes on; `revoke`, `logout` and `introspect` are the endpoints of their
-//! names; [`metadata`] describes them all; [`upstream`] watches over the login of an app that keeps its own. Before any
+//! names; `supabase` asks a project of theirs; [`metadata`] describes them all; [`upstream`] watches over the login of an
+//! app that keeps its own. Before any
 //! password is looked at there is a ticket of [`throttle`].
 
 pub mod error;
@@ -18,6 +19,7 @@ mod logout;
 pub mod metadata;
 pub mod refresh;
 mod revoke;
+mod supabase;
 pub mod throttle;
 pub mod upstream;
 
@@ -32,6 +34,7 @@ use crate::identity::Caller;
 use crate::issuer::Snapshot;
 use crate::live::Live;
 use crate::policy::set::{self, App, Issuer, LocalIssuer, OwnEndpoint, PolicySet, Via};
+use crate::provider::Supabase;
 use crate::random::Random;
 use crate::request::forwarded::ClientAddr;
 use crate::response::{DECISION_HEADER, Response};
@@ -55,6 +58,8 @@ pub struct Parts {
     pub hasher: Hasher,
     /// The keys.
     pub issuers: Arc<Live<Snapshot>>,
+    /// What asks Supabase projects.
+    pub supabase: Supabase,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Random bytes, for ids, tokens and salts.
@@ -114,13 +119,16 @@ impl Login {
             self.audit(&asking.event(event, Outcome::Failure).because(Reason::StoreUnavailable));
             return asking.refuse(&OAuthError::unavailable());
         }
-        let granted = match (asking.login.via, form.get("grant_type")) {
-            (Via::Local, Some("password")) => self.password(asking, &form).await,
+        let asked = match form.get("grant_type") {
             // FastAPI's form may leave it out.
-            (Via::Local, None) if form.get("username").is_some() && form.get("password").is_some() => {
-                self.password(asking, &form).await
-            }
+            None if form.get("username").is_some() && form.get("password").is_some() => Some("password"),
+            asked => asked,
+        };
+        let granted = match (asking.login.via, asked) {
+            (Via::Local, Some("password")) => self.password(asking, &form).await,
             (Via::Local, Some("refresh_token")) => self.refresh(asking, &form).await,
+            (Via::Supabase, Some("password")) => self.supabase_password(asking, &form).await,
+            (Via::Supabase, Some("refresh_token")) => self.supabase_refresh(asking, &form).await,
             _ => {
                 self.audit(&asking.event(event, Outcome::Failure).because(Reason::UnsupportedGrant));
                 Err(OAuthError::UnsupportedGrantType)

@@ -1,5 +1,7 @@
 //! Forms in, answers out: on stores in memory, with a clock that is moved by hand.
 
+mod supabase;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -224,6 +226,7 @@ impl World {
             revoked: Arc::clone(&revoked),
             hasher: hasher(),
             issuers: issuers.live(),
+            supabase: crate::provider::Supabase::new(None),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             random,
             audit: Arc::new(Audit::none()),
@@ -1008,6 +1011,7 @@ async fn a_password_that_changes_during_a_login_does_not_let_the_old_one_in() {
         revoked: Arc::clone(&parts.revoked),
         hasher: hasher(),
         issuers: Arc::clone(&parts.issuers),
+        supabase: crate::provider::Supabase::new(None),
         clock: Arc::clone(&parts.clock),
         random: Arc::new(SeededRandom::new(3)),
         audit: Arc::new(Audit::none()),

@@ -408,7 +408,7 @@ impl Pipeline {
                 };
                 Ok(End::Forward(permit, Box::new(forward)))
             }
-            Destination::Own(own) if is_built(&permit) => Ok(End::Answer(permit, own)),
+            Destination::Own(own) if is_built(&permit, own) => Ok(End::Answer(permit, own)),
             Destination::Own(_) => Err(Denial::new(Reason::NotImplemented, "this build has no such login").into()),
         }
     }
@@ -483,9 +483,14 @@ impl About {
     }
 }
 
-/// Whether this build answers the logins of an app.
-fn is_built(permit: &Permit) -> bool {
-    permit.app().login.as_ref().is_none_or(|login| matches!(login.via, Via::Local | Via::Upstream))
+/// Whether this build answers an endpoint of an app's login.
+fn is_built(permit: &Permit, own: OwnEndpoint) -> bool {
+    match permit.app().login.as_ref().map(|login| login.via) {
+        None | Some(Via::Local | Via::Upstream) => true,
+        Some(Via::Supabase | Via::Oidc) => {
+            !matches!(own, OwnEndpoint::Login | OwnEndpoint::Provider | OwnEndpoint::Callback | OwnEndpoint::Logout)
+        }
+    }
 }
 
 /// With `on_method_override: enforce`, the method that a header asks the upstream to run is authorised too.

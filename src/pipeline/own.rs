@@ -146,7 +146,7 @@ impl Pipeline {
     /// Where clients find out who gives tokens for what they were refused, for a challenge (RFC 9728 §5.1).
     pub(super) fn resource_metadata(&self, denial: &Denial, active: &Active, head: &RequestHead<'_>) -> Option<String> {
         let app = denial.app.and_then(|app| active.policy.app(app)).filter(|_| denial.status() == 401)?;
-        app.login.as_ref().filter(|login| login.via == Via::Local)?;
+        app.login.as_ref().filter(|login| matches!(login.via, Via::Local | Via::Supabase))?;
         Some(metadata::resource_metadata(app, &self.origin_of(active, head)))
     }
 

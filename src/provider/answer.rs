@@ -7,6 +7,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use serde_json::{Map, Value};
 
+use crate::fetch::Fetcher;
 use crate::identity::claims::Strict;
 use crate::secret::Secret;
 
@@ -115,4 +116,9 @@ pub(super) fn tokens(answer: &Map<String, Value>) -> Result<Tokens, ProviderErro
 /// Visible ASCII: it must fit into a header, a form and a cookie.
 fn is_token(text: &str) -> bool {
     text.len() <= MOST_TOKEN && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// What asks; none where the system cannot have one.
+pub(super) fn fetcher(fetcher: &Option<Fetcher>) -> Result<&Fetcher, ProviderError> {
+    fetcher.as_ref().ok_or_else(|| ProviderError::Unavailable("nothing can be fetched from other servers".into()))
 }

@@ -41,4 +41,6 @@ pub struct Tokens {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -26,7 +26,7 @@ const MOST_CLAIMS: usize = 64 * 1024;
 /// Speaks OpenID Connect and token introspection.
 #[derive(Clone)]
 pub struct Oidc {
-    fetcher: Fetcher,
+    fetcher: Option<Fetcher>,
 }
 
 /// A login that a browser is sent away for.
@@ -43,14 +43,14 @@ pub struct Authorization<'a> {
 }
 
 impl Oidc {
-    /// A client that asks through this fetcher.
-    pub fn new(fetcher: Fetcher) -> Self {
-        Self { fetcher }
+    /// A client that asks through this fetcher. Without one nobody can be reached.
+    pub fn new(fetcher: impl Into<Option<Fetcher>>) -> Self {
+        Self { fetcher: fetcher.into() }
     }
 
     /// The discovery document of an issuer (OpenID Connect Discovery §4).
     pub async fn discover(&self, issuer: &str) -> Result<Discovery, ProviderError> {
-        let fetched = self.fetcher.get(&Discovery::url(issuer), discovery::MOST).await?;
+        let fetched = answer::fetcher(&self.fetcher)?.get(&Discovery::url(issuer), discovery::MOST).await?;
         match fetched.status.as_u16() {
             200 => Discovery::parse(issuer, &fetched.body),
             status => Err(ProviderError::Unavailable(format!("the discovery document: status {status}").into())),
@@ -174,7 +174,7 @@ impl Oidc {
         most: usize,
     ) -> Result<Fetched, ProviderError> {
         let request = request(Method::POST, url, headers, Some((FORM, form(parameters))))?;
-        let fetched = self.fetcher.send(request, most).await?;
+        let fetched = answer::fetcher(&self.fetcher)?.send(request, most).await?;
         if fetched.status.as_u16() == 200 { Ok(fetched) } else { Err(refusal(&fetched)) }
     }
 }

@@ -31,7 +31,7 @@ const API_VERSION: &str = "2024-01-01";
 /// Speaks with Supabase Auth.
 #[derive(Clone)]
 pub struct Supabase {
-    fetcher: Fetcher,
+    fetcher: Option<Fetcher>,
 }
 
 /// A session as Supabase Auth gave it out.
@@ -87,9 +87,9 @@ impl<'a> Account<'a> {
 }
 
 impl Supabase {
-    /// A client that asks through this fetcher.
-    pub fn new(fetcher: Fetcher) -> Self {
-        Self { fetcher }
+    /// A client that asks through this fetcher. Without one nobody can be reached.
+    pub fn new(fetcher: impl Into<Option<Fetcher>>) -> Self {
+        Self { fetcher: fetcher.into() }
     }
 
     /// Signs in with a password. `from` is the user's own address, for the project's limits.
@@ -243,7 +243,7 @@ impl Supabase {
         headers.extend(bearer.iter().map(|bearer| (AUTHORIZATION, bearer.as_str())));
         let body = body.map(|body| (JSON, body.to_string()));
         let request = request(method, &url(project, path), &headers, body)?;
-        Ok(self.fetcher.send(request, MOST).await?)
+        Ok(answer::fetcher(&self.fetcher)?.send(request, MOST).await?)
     }
 }
 

@@ -1,59 +1,19 @@
 //! Against servers that answer one thing.
 
-use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::fetch::{Fetcher, Options};
 use crate::policy::set::{Introspection, OidcClient, OnExpired, SupabaseProject};
 use crate::secret::Secret;
 
 use super::supabase::{Account, Liveness, SignedUp};
+use super::testing::{Server, fetcher};
 use super::{Authorization, Discovery, Oidc, Pkce, ProviderError, Supabase};
 
-/// A server that answers everything with one thing, and keeps what it was asked.
-struct Server {
-    url: String,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
 impl Server {
-    fn raw(answer: impl Into<Vec<u8>>, after: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (answer, asked) = (answer.into(), Arc::new(Mutex::new(Vec::new())));
-        let seen = Arc::clone(&asked);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { break };
-                let mut request = Vec::new();
-                while !is_whole(&request) {
-                    let mut part = [0; 4096];
-                    let Ok(length @ 1..) = stream.read(&mut part) else { break };
-                    request.extend_from_slice(&part[..length]);
-                }
-                seen.lock().push(String::from_utf8(request).unwrap());
-                std::thread::sleep(after);
-                let _ = stream.write_all(&answer);
-            }
-        });
-        Self { url, asked }
-    }
-
-    fn answering(status: u16, headers: &str, body: &str) -> Self {
-        let length = body.len();
-        let head = format!("HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n");
-        Self::raw(head + body, Duration::ZERO)
-    }
-
-    fn json(status: u16, body: &serde_json::Value) -> Self {
-        Self::answering(status, "content-type: application/json\r\n", &body.to_string())
-    }
-
     fn asked(&self) -> String {
         self.asked.lock().first().cloned().unwrap()
     }
@@ -88,18 +48,6 @@ impl Server {
         });
         Discovery::parse(&self.url, document.to_string().as_bytes()).unwrap()
     }
-}
-
-fn is_whole(request: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(request);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-    body.len() >= length.unwrap_or(0)
-}
-
-fn fetcher() -> Fetcher {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Fetcher::new(&Options { total: Duration::from_millis(600), ..Options::default() }).unwrap()
 }
 
 fn supabase() -> Supabase {

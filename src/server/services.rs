@@ -12,6 +12,7 @@ use crate::login::hasher::{Bounds, Hasher};
 use crate::login::{self, Login};
 use crate::pipeline::Services;
 use crate::policy::set::PolicySet;
+use crate::provider::Supabase;
 use crate::random::Random;
 use crate::store::revoked::RevokedList;
 use crate::store::{OpenError, StoreError, Stores};
@@ -134,6 +135,7 @@ impl Open {
             revoked: Arc::clone(&self.revoked),
             hasher: self.hasher.clone(),
             issuers: outside.issuers.live(),
+            supabase: Supabase::new(fetcher()),
             clock: Arc::clone(&outside.clock),
             random: Arc::clone(&outside.random),
             audit: Arc::clone(&outside.audit),

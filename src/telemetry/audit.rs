@@ -118,6 +118,8 @@ pub enum Reason {
     AccessDenied,
     /// The app refused (`via: upstream`).
     UpstreamRefused,
+    /// The identity provider refused; it does not say more.
+    ProviderRefused,
     // It could not be decided.
     /// The store cannot be read or written.
     StoreUnavailable,
@@ -127,6 +129,8 @@ pub enum Reason {
     UnreadableHash,
     /// The app did not answer (`via: upstream`).
     UpstreamUnavailable,
+    /// The identity provider cannot be reached, or wants to be left alone.
+    ProviderUnavailable,
     // What was done.
     /// The same successor was given out again, within the window.
     Repeated,
@@ -172,10 +176,12 @@ impl Reason {
             Self::InvalidClient => "invalid_client",
             Self::AccessDenied => "access_denied",
             Self::UpstreamRefused => "upstream_refused",
+            Self::ProviderRefused => "provider_refused",
             Self::StoreUnavailable => "store_unavailable",
             Self::KeysUnavailable => "keys_unavailable",
             Self::UnreadableHash => "unreadable_hash",
             Self::UpstreamUnavailable => "upstream_unavailable",
+            Self::ProviderUnavailable => "provider_unavailable",
             Self::Repeated => "repeated",
             Self::AllSessions => "all_sessions",
             Self::Inactive => "inactive",

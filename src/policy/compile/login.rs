@@ -53,8 +53,11 @@ impl Builder<'_> {
         let issuer = self.issuer_of(login, via);
         let issuer_path = issuer.and_then(|issuer| Some(url_path(&issuer.local.as_ref()?.iss)));
         let (issuer, issuer_path) = (issuer.map(|issuer| issuer.name.clone()), issuer_path.unwrap_or_default());
-        if via == Via::Local {
+        if matches!(via, Via::Local | Via::Supabase) {
             for (endpoint, path) in WELL_KNOWN {
+                if via == Via::Supabase && endpoint == OwnEndpoint::Jwks {
+                    continue; // the project publishes its own
+                }
                 let mut template = segments(path);
                 match endpoint {
                     // What is described has a path of its own: it follows (RFC 8414 §3.1, RFC 9728 §3.1).
