@@ -1,5 +1,7 @@
 //! Against servers that answer one thing.
 
+pub(crate) mod server;
+
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,8 +11,8 @@ use serde_json::json;
 use crate::policy::set::{Introspection, OidcClient, OnExpired, SupabaseProject};
 use crate::secret::Secret;
 
+use self::server::{Server, fetcher};
 use super::supabase::{Account, Liveness, SignedUp};
-use super::testing::{Server, fetcher};
 use super::{Authorization, Discovery, Oidc, Pkce, ProviderError, Supabase};
 
 impl Server {

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU16;
 
 use crate::policy::set::{OnExpired, SupabaseProject};
 use crate::provider::Supabase;
-use crate::provider::testing::{Server, answer, fetcher};
+use crate::provider::tests::server::{Server, answer, fetcher};
 use crate::token::algorithm::Algorithm;
 use crate::token::mint::Minter;
 
