@@ -30,7 +30,7 @@ The control port speaks JSON. It is the only thing of the fake that a real serve
     GET  /faults                what is set
     POST /faults                one fault or a list of them, tried in this order before the real handler; {"clear": true} first
                                 clears. Which requests: service ("auth"), method, path (glob, without the prefix),
-                                grant_type, times (how often; default always), every (each n-th only). What happens:
+                                grant_type, times (how often; default always), every (each n-th only); never preflights. What happens:
                                 delay_ms; status with code and msg (in GoTrue's format) or body (JSON, or text as it is) and
                                 headers; filler (that many bytes of body); drop: "before" (connection closed, nothing done)
                                 or "after" (done, but the answer is lost). Without status, filler and drop only the delay
@@ -79,6 +79,7 @@ from gotrue import ALGORITHMS, LEGACY, Answer, ApiError, Call, GoTrue, iso, matc
 PREFIXES = {"/auth/v1": "auth", "/rest/v1": "rest", "/storage/v1": "storage", "/functions/v1": "functions", "/realtime/v1": "realtime"}
 BODY_LIMIT = 32 * 1024 * 1024
 CORS_HEADERS = "Accept, Authorization, Content-Type, X-Client-IP, X-Client-Info, X-JWT-AUD, x-use-cookie, X-Supabase-Api-Version"
+EXPOSED = "X-Total-Count, Link, X-Supabase-Api-Version"
 METHODS = "GET, POST, PUT, PATCH, DELETE"
 
 
@@ -144,7 +145,7 @@ class Fake:
         if "origin" in headers and "Access-Control-Allow-Origin" not in answer.headers:
             answer.headers |= {
                 "Access-Control-Allow-Origin": "*", "Access-Control-Allow-Credentials": "true", "Vary": "Origin",
-                "Access-Control-Expose-Headers": "X-Total-Count, Link, X-Supabase-Api-Version",
+                "Access-Control-Expose-Headers": EXPOSED if service == "auth" else "Content-Range, Content-Location, Location, Preference-Applied",
             }
         await self.respond(answer, scope["method"], send)
 
@@ -183,14 +184,15 @@ class Fake:
         return ("nothing", path) if self.serve == "edge" else ("auth", path)
 
     async def answer(self, method, path, service, rest, query, headers, stream, entry) -> Answer:
-        fault = self.fault(method, service, rest, query)
+        is_preflight = method == "OPTIONS" and "access-control-request-method" in headers
+        fault = None if is_preflight else self.fault(method, service, rest, query)
         if fault and fault.get("delay_ms"):
             await asyncio.sleep(fault["delay_ms"] / 1000)
         if fault and fault.get("drop") == "before":
             raise Dropped
         if fault and ("status" in fault or "filler" in fault):
             return self.faulty(fault, headers)
-        if method == "OPTIONS" and "access-control-request-method" in headers:
+        if is_preflight:
             return self.preflight(path, headers)
         if service == "nothing":
             return Answer(404, {"message": "no Route matched with those values"})

@@ -28,13 +28,17 @@ sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 import run as e2e  # noqa: E402
 
 NODE = ROOT / "target" / "test-env" / "node"
-SCRIPTS = ["supabase-js.mjs", "supabase-ssr.mjs", "supabase_py.py", "supabase_py_async.py"]
+SCRIPTS = ["supabase-js.mjs", "supabase-ssr.mjs", "supabase-browser.mjs", "supabase_py.py", "supabase_py_async.py"]
 MODES = {"keys": "ES256", "legacy": "HS256"}
 
 
 def blotted(text: str) -> str:
     text = re.sub(r"eyJ[\w-]{8,}(\.[\w-]*){0,2}", "<token>", text)
     return re.sub(r"sb_(publishable|secret)_[\w-]+", r"<\1 key>", text)
+
+
+def chromium() -> str | None:
+    return subprocess.run([ROOT / "tests" / "clients" / "chromium.sh"], capture_output=True, text=True).stdout.strip() or None
 
 
 class Fake(e2e.Server):
@@ -58,7 +62,7 @@ class Gateway(e2e.Gateway):
     def __init__(self, program: pathlib.Path, folder: pathlib.Path, legacy: bool):
         folder.mkdir()
         super().__init__(program, folder)
-        self.legacy, self.fake = legacy, None
+        self.legacy, self.fake, self.app = legacy, None, ""
         self.url = f"http://127.0.0.1:{self.port}"
 
     def environment(self) -> dict:
@@ -72,7 +76,7 @@ class Gateway(e2e.Gateway):
     def start(self):
         self.policies.mkdir()
         policy = (HERE / "policy.yaml").read_text().replace("UPSTREAM", self.fake.info["url"])
-        policy = policy.replace("ISSUER", self.fake.info["issuer"])
+        policy = policy.replace("ISSUER", self.fake.info["issuer"]).replace("APP", self.app)
         if self.legacy:
             policy = policy.replace("# legacy: ", "")
         (self.policies / "supabase.yaml").write_text(policy)
@@ -91,15 +95,16 @@ class Run:
         legacy = mode == "legacy"
         gateway = Gateway(self.options.gateway.resolve(), folder / "gateway", legacy) if through == "gateway" else None
         external = [f"--external-url={gateway.url}/auth/v1"] if gateway else []
-        fake = Fake(folder, f"--alg={MODES[mode]}", *external)
+        app = f"http://127.0.0.1:{e2e.free_port()}"
+        fake = Fake(folder, f"--alg={MODES[mode]}", f"--set={json.dumps({'site_url': app})}", *external)
         try:
             fake.start()
             url = fake.info["url"]
             if gateway:
-                gateway.fake = fake
+                gateway.fake, gateway.app = fake, app
                 gateway.start()
                 url = gateway.url
-            settings = fake.info | {"url": url, "key": fake.info["anon_key"], "through": through, "legacy": legacy}
+            settings = fake.info | {"url": url, "key": fake.info["anon_key"], "through": through, "legacy": legacy, "app": app, "chromium": chromium()}
             for script in SCRIPTS:
                 if self.options.client in script:
                     self.script(script, through, mode, settings)
@@ -125,9 +130,10 @@ class Run:
         environment["NODE_NO_WARNINGS"] = "1"
         if script.endswith(".py"):
             command = [sys.executable, "-u", HERE / "python" / script, self.options.only]
-        elif not (NODE / ".installed").exists():
+        elif not (NODE / ".installed").exists() or ("browser" in script and not settings["chromium"]):
             self.skipped += 1
-            print(f"SKIPPED  {through}, {mode}: {script}: no Node", flush=True)
+            lacking = "Chromium" if (NODE / ".installed").exists() else "Node"
+            print(f"SKIPPED  {through}, {mode}: {script}: no {lacking}", flush=True)
             return
         else:
             command = [NODE / "node", "--preserve-symlinks", "--preserve-symlinks-main", NODE / "supabase" / script, self.options.only]

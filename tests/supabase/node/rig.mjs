@@ -6,7 +6,7 @@ import WebSocket from 'ws'
 
 export { assert }
 export const settings = JSON.parse(process.env.SUPABASE_TEST)
-export const { url, control, key, through } = settings
+export const { url, control, key, through, app } = settings
 export const gateway = through === 'gateway'
 export const password = 'Correct horse 7 battery'
 
@@ -98,7 +98,7 @@ export const fragment = (location) => new URLSearchParams(location.hash.slice(1)
 const all = []
 export const scenario = (name, run, { only } = {}) => all.push({ name, run, only })
 
-export async function main() {
+export async function main(close) {
   const wanted = process.argv[2] ?? ''
   let failed = 0
   for (const { name, run, only } of all) {
@@ -122,5 +122,6 @@ export async function main() {
     made.realtime.disconnect()
     made.auth.dispose?.()
   }
+  await close?.()
   process.exit(failed ? 1 : 0)
 }

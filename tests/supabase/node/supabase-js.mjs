@@ -1,7 +1,6 @@
 // supabase-js, as anybody uses it, against whatever answers at `url`.
-import { ask, assert, bad, bearer, browse, claims, client, code, count, email, fail, fragment, gateway, good, header, key, mail, main, password, raw, scenario, seen, set, settings, signedUp, sleep, status, Storage, url } from './rig.mjs'
+import { app as APP, ask, assert, bad, bearer, browse, claims, client, code, count, email, fail, fragment, gateway, good, header, key, mail, main, password, raw, scenario, seen, set, settings, signedUp, sleep, status, Storage, url } from './rig.mjs'
 
-const APP = 'http://127.0.0.1:3000'
 const CALLBACK = `${APP}/auth/callback`
 
 scenario('sign-up', async () => {

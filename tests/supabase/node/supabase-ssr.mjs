@@ -1,9 +1,7 @@
 // @supabase/ssr with a jar of cookies, as a server that renders pages has it.
 import { createBrowserClient, createServerClient } from '@supabase/ssr'
 import WebSocket from 'ws'
-import { assert, browse, claims, email, good, key, main, password, scenario, set, sleep, url } from './rig.mjs'
-
-const APP = 'http://127.0.0.1:3000'
+import { app as APP, assert, browse, claims, email, good, key, main, password, scenario, set, sleep, url } from './rig.mjs'
 
 function jar() {
   const held = new Map()

@@ -15,10 +15,9 @@ import urllib.parse
 import httpx
 
 SETTINGS = json.loads(os.environ["SUPABASE_TEST"])
-URL, KEY, THROUGH = SETTINGS["url"], SETTINGS["key"], SETTINGS["through"]
+URL, KEY, THROUGH, APP = (SETTINGS[name] for name in ("url", "key", "through", "app"))
 GATEWAY = THROUGH == "gateway"
 PASSWORD = "Correct horse 7 battery"
-APP = "http://127.0.0.1:3000"
 
 _control = httpx.Client(base_url=SETTINGS["control"], timeout=20)
 _people = 0
