@@ -120,4 +120,13 @@ impl Fetched {
 }
 
 #[cfg(test)]
+impl Fetcher {
+    /// One with little patience, for tests.
+    pub(crate) fn impatient() -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Self::new(&Options { total: Duration::from_millis(600), ..Options::default() }).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests;

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::fetch::Fetcher;
 use crate::policy::set::{Introspection, OidcClient, OnExpired, SupabaseProject};
 use crate::secret::Secret;
 
-use self::server::{Server, fetcher};
+use self::server::Server;
 use super::supabase::{Account, Liveness, SignedUp};
 use super::{Authorization, Discovery, Oidc, Pkce, ProviderError, Supabase};
 
@@ -53,11 +54,11 @@ impl Server {
 }
 
 fn supabase() -> Supabase {
-    Supabase::new(fetcher())
+    Supabase::new(Fetcher::impatient())
 }
 
 fn oidc() -> Oidc {
-    Oidc::new(fetcher())
+    Oidc::new(Fetcher::impatient())
 }
 
 fn client(secret: Option<&str>) -> OidcClient {

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::AtomicU16;
 
+use crate::fetch::Fetcher;
 use crate::policy::set::{OnExpired, SupabaseProject};
 use crate::provider::Supabase;
-use crate::provider::tests::server::{Server, answer, fetcher};
+use crate::provider::tests::server::{Server, answer};
 use crate::token::algorithm::Algorithm;
 use crate::token::mint::Minter;
 
@@ -85,7 +86,7 @@ impl Project {
             revoked: Arc::clone(&parts.revoked),
             hasher: hasher(),
             issuers: issuers.live(),
-            supabase: Supabase::new(fetcher()),
+            supabase: Supabase::new(Fetcher::impatient()),
             clock: Arc::clone(&parts.clock),
             random: Arc::new(SeededRandom::new(3)),
             audit: Arc::new(Audit::none()),

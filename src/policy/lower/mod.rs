@@ -273,7 +273,8 @@ impl<'s> Lower<'s> {
             if let Some(near) = suggest::closest(&key.text, known) {
                 found = found.help(format!("did you mean `{near}`?"));
             } else if key.text.contains(' ') {
-                found = found.help("a comma ends the reason in `{ … }`: quote it, or write the map on lines of its own");
+                found =
+                    found.help("a comma ends the reason in `{ … }`: quote it, or write the map on lines of its own");
             }
             self.report(found);
             return None;

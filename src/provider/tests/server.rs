@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::fetch::{Fetcher, Options};
-
 /// A server that answers as it is told, and keeps what it was asked.
 pub(crate) struct Server {
     pub(crate) url: String,
@@ -75,10 +73,4 @@ fn is_whole(request: &[u8]) -> bool {
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
     body.len() >= length.unwrap_or(0)
-}
-
-/// A fetcher with little patience.
-pub(crate) fn fetcher() -> Fetcher {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Fetcher::new(&Options { total: Duration::from_millis(600), ..Options::default() }).unwrap()
 }
