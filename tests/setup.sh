@@ -55,7 +55,7 @@ command -v redis-server >/dev/null || servers+=(redis-server)
 [ ${#servers[@]} = 0 ] || (apt_install "${servers[@]}") || say "no ${servers[*]}: the stores are tested without"
 tests/clients/chromium.sh >/dev/null || (apt_install chromium) || say "no Chromium: Swagger UI is skipped"
 
-python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "python3 is $(python3 -V), 3.10 or newer is needed"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "python3 is $(python3 -V), 3.11 or newer is needed"
 
 python_packages() {
     local env=target/test-env/venv wanted

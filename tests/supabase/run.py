@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 import run as e2e  # noqa: E402
 
 NODE = ROOT / "target" / "test-env" / "node"
-SCRIPTS = ["supabase-js.mjs", "supabase-ssr.mjs", "supabase-browser.mjs", "supabase_py.py", "supabase_py_async.py"]
+SCRIPTS = ["contract.py", "supabase-js.mjs", "supabase-ssr.mjs", "supabase-browser.mjs", "supabase_py.py", "supabase_py_async.py"]
 MODES = {"keys": "ES256", "legacy": "HS256"}
 
 
