@@ -378,7 +378,7 @@ pub fn of(code: Code) -> Help {
             "identity:\n  local: { preset: local, secret: env:SECRET_KEY }\nroutes:\n  GET /items: authenticated",
         ),
         Code::P412 => (
-            "Finds issuers that lack a key they need, that state keys which exclude each other, or that cannot be told apart.",
+            "Finds issuers that lack a key they need, that state keys which exclude each other, or that cannot be told apart, be it by `iss`, or because both are asked about opaque tokens.",
             "Two issuers that claim the same tokens would let one's keys sign for the other.",
             "identity:\n  partners: { preset: oidc, issuer: https://login.example/ }",
             "identity:\n  partners: { preset: oidc, issuer: https://login.example/, audience: api }",
@@ -468,7 +468,7 @@ pub fn of(code: Code) -> Help {
             "tests:\n  items:\n    GET /items: { anonymous: 404 }",
         ),
         Code::P701 => (
-            "Finds a login whose own paths are taken by a route or another app, and a login without a fitting issuer.",
+            "Finds a login whose own paths are taken by a route or another app, a login without a fitting issuer or without what that needs (the `key` of a Supabase project, the `client_id` at a provider), and `redirect` where there is no sign-in page.",
             "Two owners of one path would need an order; and tokens that no issuer recognises log nobody in.",
             "login: local\nidentity:\n  local: { preset: local, secret: env:SECRET_KEY }\nroutes:\n  POST /token: { access: public, limit: 5/min }",
             "login: local\nidentity:\n  local: { preset: local, secret: env:SECRET_KEY }\nroutes:\n  GET /items: authenticated",

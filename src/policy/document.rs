@@ -54,6 +54,24 @@ pub struct Document {
     pub damage: Damage,
 }
 
+impl Document {
+    /// Where people may sign in through a login with sessions of browsers, as names with their places: the providers of
+    /// a Supabase project, or issuers of the policy.
+    pub fn providers<'d>(&'d self, login: &'d Login) -> Vec<&'d Spanned<String>> {
+        if !login.has_sessions() {
+            return Vec::new();
+        }
+        if !login.providers.is_empty() || login.via.value != "oidc" {
+            return login.providers.iter().collect();
+        }
+        if !login.issuers.is_empty() {
+            return login.issuers.iter().collect();
+        }
+        let is_client = |issuer: &Issuer| issuer.preset.value.is_provider() && issuer.other("client_id").is_some();
+        self.issuers.iter().filter(|issuer| is_client(&issuer.value)).map(|issuer| &issuer.name).collect()
+    }
+}
+
 /// What is missing in a document because reading it raised errors.
 #[derive(Clone, Debug, Default)]
 pub struct Damage {

@@ -864,7 +864,7 @@ impl fmt::Display for Place {
 impl PolicySet {
     /// Whether it has users, sessions or keys that must be kept.
     pub fn needs_store(&self) -> bool {
-        let local = |login: &Login| login.via == Via::Local;
+        let local = |login: &Login| login.via == Via::Local || login.browser.is_some();
         let managed = |local: &LocalIssuer| local.managed.is_some();
         self.apps.iter().any(|app| app.login.as_deref().is_some_and(local) || app.assertion.is_some())
             || self.issuers.iter().any(|issuer| issuer.local.as_ref().is_some_and(managed))

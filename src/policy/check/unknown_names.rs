@@ -130,6 +130,8 @@ fn apps<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
     }
     for (fragment, header) in apps.iter().flat_map(|app| &app.headers) {
         let issuers = header.login.iter().flat_map(|login| &login.value.issuers);
+        let of_oidc = header.login.iter().filter(|login| login.value.via.value == "oidc");
+        let issuers = issuers.chain(of_oidc.flat_map(|login| &login.value.providers));
         issuers.for_each(|name| issuer(context, Owner::of_fragment(*fragment), name, found));
     }
 }

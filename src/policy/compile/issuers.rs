@@ -64,12 +64,14 @@ impl Builder<'_> {
     }
 
     /// Without an `identity` block: `local` where `SECRET_KEY` is set, `supabase` where `SUPABASE_URL` is. Where
-    /// nothing is resolved, `local`, so that tests have an issuer.
+    /// nothing is resolved, the one that the login needs, else `local`, so that tests have an issuer.
     fn implied(&self) -> Vec<Preset> {
         let (local, supabase) =
             (self.references.env("SECRET_KEY").is_some(), self.references.env("SUPABASE_URL").is_some());
+        let mut logins = self.document.apps.iter().filter_map(|app| app.header()?.login.as_ref());
         match (local, supabase) {
             (false, true) => vec![Preset::Supabase],
+            (false, false) if logins.any(|login| login.value.via.value == "supabase") => vec![Preset::Supabase],
             (true, true) => vec![Preset::Local, Preset::Supabase],
             (_, false) => vec![Preset::Local],
         }
@@ -400,7 +402,7 @@ fn managed() -> Source {
 }
 
 /// Files end with a line feed that is no part of the secret.
-fn without_newline(bytes: &[u8]) -> &[u8] {
+pub(super) fn without_newline(bytes: &[u8]) -> &[u8] {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     bytes.strip_suffix(b"\r").unwrap_or(bytes)
 }

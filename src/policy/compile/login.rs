@@ -1,13 +1,16 @@
 //! Logins: the settings that the endpoints act on, and the endpoints themselves as routes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 
-use crate::diagnostic::{Span, Spanned};
+use crate::diagnostic::{Code, Span, Spanned};
+use crate::identity::IssuerName;
 use crate::policy::document::{self, Access, AppId, LimitKey, Preset, RouteOptions};
-use crate::policy::set::{Issuer, Login, LoginPaths, OwnEndpoint, Via};
+use crate::policy::set::{BrowserLogin, Issuer, Login, LoginPaths, OwnEndpoint, ProviderLink, Via};
 use crate::policy::template::{Segment, Template};
+use crate::secret::Secret;
 
 use super::Builder;
 use super::routes::{Entry, Shared, Tables};
@@ -21,6 +24,21 @@ const FAILURES: [u16; 4] = [400, 401, 403, 422];
 
 /// The field in which FastAPI's form names the account.
 const ACCOUNT_FIELD: &str = "username";
+
+/// The cookie of a session, unless the policy says otherwise.
+const COOKIE: &str = "__Host-session";
+
+/// How long a session lives that nobody uses.
+const IDLE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a session lives at most.
+const EXPIRES: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// How long before it ends an access token is replaced.
+const REFRESH_MARGIN: Duration = Duration::from_secs(90);
+
+/// How many bytes a key that seals has at least.
+const SEALING_KEY: usize = 32;
 
 /// Where keys are published.
 const JWKS: &str = "/.well-known/jwks.json";
@@ -42,15 +60,28 @@ impl Builder<'_> {
             "oidc" => Via::Oidc,
             _ => Via::Upstream,
         };
-        if matches!(via, Via::Supabase | Via::Oidc) {
-            self.unsupported(login.via.span, format!("`login` via `{}`: its endpoints answer 501", login.via.value));
-        }
         let first = self.policy.routes.len();
         for (endpoint, path) in endpoints(login, via) {
-            self.own(endpoint, path, login, via, shared, tables);
+            match endpoint {
+                // The page is for whoever comes; the form on it is a login like that at the token endpoint.
+                OwnEndpoint::Login => {
+                    self.own(endpoint, &[Method::GET], path, login, via, shared, tables);
+                    if via == Via::Supabase {
+                        self.own(endpoint, &[Method::POST], path, login, via, shared, tables);
+                    }
+                    for provider in self.document.providers(login) {
+                        let path =
+                            Spanned::new(format!("{}/{}", path.value.trim_end_matches('/'), provider.value), path.span);
+                        let endpoint = OwnEndpoint::Provider;
+                        self.own(endpoint, endpoint.methods(), &path, login, via, shared, tables);
+                    }
+                }
+                _ => self.own(endpoint, endpoint.methods(), path, login, via, shared, tables),
+            }
         }
         let public = document::Requirement::Word(Spanned::new(Access::Public, span));
         let issuer = self.issuer_of(login, via);
+        let browser = login.has_sessions().then(|| self.browser(login, via, issuer.map(|issuer| &issuer.name)));
         let issuer_path = issuer.and_then(|issuer| Some(url_path(&issuer.local.as_ref()?.iss)));
         let (issuer, issuer_path) = (issuer.map(|issuer| issuer.name.clone()), issuer_path.unwrap_or_default());
         if matches!(via, Via::Local | Via::Supabase) {
@@ -73,12 +104,24 @@ impl Builder<'_> {
                 }
                 let path = Spanned::new(path.to_owned(), span);
                 let options = RouteOptions { limit: vec![document::LimitUse::None(span)], ..RouteOptions::default() };
-                self.endpoint(endpoint, &path, template, &public, &options, shared, tables);
+                self.endpoint(endpoint, endpoint.methods(), &path, template, &public, &options, shared, tables);
             }
         }
+        let browser = match browser.transpose() {
+            Ok(browser) => browser.map(Arc::new),
+            Err(key) => {
+                self.problem(
+                    Code::P402,
+                    key,
+                    "a key that seals sessions has at least 32 bytes: `portcullis secret` makes one",
+                );
+                None
+            }
+        };
         let added = self.policy.routes.get_mut(first..).unwrap_or_default();
         let mut account_limits = Vec::new();
         let mut paths = LoginPaths::default();
+        let mut limits = None;
         for route in added {
             let path = crate::policy::specificity::render(&route.template).into_boxed_str();
             match (route.own(), via) {
@@ -88,7 +131,17 @@ impl Builder<'_> {
                     account_limits.extend(route.limits_by_identity.extract_if(.., |used| by_account(used)));
                     route.login = true;
                     paths.token = Some(path);
+                    limits = Some((route.limits_by_address.clone(), route.limits_by_identity.clone()));
                 }
+                (Some(OwnEndpoint::Login), _) => {
+                    paths.login = Some(path);
+                    // One limit for one guess, whichever way it comes.
+                    if let Some((by_address, by_identity)) = limits.clone().filter(|_| route.methods == [Method::POST])
+                    {
+                        (route.limits_by_address, route.limits_by_identity) = (by_address, by_identity);
+                    }
+                }
+                (Some(OwnEndpoint::Callback), _) => paths.callback = Some(path),
                 (Some(OwnEndpoint::Logout), _) => paths.logout = Some(path),
                 (Some(OwnEndpoint::Revoke), _) => paths.revoke = Some(path),
                 (Some(OwnEndpoint::Introspect), _) => paths.introspect = Some(path),
@@ -107,7 +160,7 @@ impl Builder<'_> {
             to: login.to.as_ref().map(|to| to.value.as_str().into()),
             account_field: login.account_field.as_ref().map_or(ACCOUNT_FIELD, |field| &field.value).into(),
             failures: if login.failures.is_empty() { FAILURES.to_vec() } else { login.failures.clone() },
-            browser: None,
+            browser,
         };
         if let Some(app) = self.policy.apps.get_mut(shared.app.0) {
             app.login = Some(Arc::new(compiled));
@@ -122,20 +175,58 @@ impl Builder<'_> {
         }
         let public = document::Requirement::Word(Spanned::new(Access::Public, span));
         let options = RouteOptions { limit: vec![document::LimitUse::None(span)], ..RouteOptions::default() };
-        self.endpoint(OwnEndpoint::Jwks, &path, segments(JWKS), &public, &options, shared, tables);
+        let endpoint = OwnEndpoint::Jwks;
+        self.endpoint(endpoint, endpoint.methods(), &path, segments(JWKS), &public, &options, shared, tables);
     }
 
-    /// The issuer of the tokens that a login gives out.
+    /// The issuer of the tokens that a login gives out, where there is one alone.
     fn issuer_of(&self, login: &document::Login, via: Via) -> Option<&Issuer> {
-        let preset = match via {
-            Via::Local => Preset::Local,
-            Via::Supabase => Preset::Supabase,
-            Via::Upstream | Via::Oidc => return None,
-        };
         let named = |issuer: &&Issuer| {
             login.issuers.is_empty() || login.issuers.iter().any(|name| name.value == issuer.name.as_str())
         };
-        self.policy.issuers.iter().filter(|issuer| issuer.preset == preset).find(named)
+        let of = |preset| self.policy.issuers.iter().filter(move |issuer| issuer.preset == preset).find(named);
+        match via {
+            Via::Local => of(Preset::Local),
+            Via::Supabase => of(Preset::Supabase),
+            Via::Oidc => match self.document.providers(login).as_slice() {
+                [only] => self.policy.issuer(&IssuerName::new(&only.value)),
+                _ => None,
+            },
+            Via::Upstream => None,
+        }
+    }
+
+    /// Sessions of browsers.
+    fn browser(&self, login: &document::Login, via: Via, issuer: Option<&IssuerName>) -> Result<BrowserLogin, Span> {
+        let document::Session { cookie, idle, expires, refresh_margin, keys } = &login.session;
+        let time = |stated: &Option<Spanned<Duration>>, default| stated.as_ref().map_or(default, |time| time.value);
+        let mut sealing = Vec::new();
+        for key in keys {
+            let Some(bytes) = self.resolve(key) else { continue };
+            let bytes = super::issuers::without_newline(&bytes);
+            if bytes.len() < SEALING_KEY {
+                return Err(key.span);
+            }
+            sealing.push(Secret::new(bytes.to_vec()));
+        }
+        let link = |name: &Spanned<String>| ProviderLink {
+            name: name.value.as_str().into(),
+            issuer: match (via, issuer) {
+                (Via::Supabase, Some(issuer)) => issuer.clone(),
+                (Via::Supabase, None) => IssuerName::new("supabase"),
+                _ => IssuerName::new(&name.value),
+            },
+        };
+        Ok(BrowserLogin {
+            cookie: cookie.as_ref().map_or(COOKIE, |cookie| &cookie.value).into(),
+            idle: time(idle, IDLE),
+            expires: time(expires, EXPIRES),
+            refresh_margin: time(refresh_margin, REFRESH_MARGIN),
+            keys: sealing,
+            providers: self.document.providers(login).into_iter().map(link).collect(),
+            passwords: via == Via::Supabase,
+            return_to: login.return_to.as_ref().map_or("/", |path| &path.value).into(),
+        })
     }
 
     /// Whether something answers there already.
@@ -144,9 +235,11 @@ impl Builder<'_> {
         self.policy.routes.iter().any(|route| route.template == template && hosts(route.app) == hosts(app))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a route is made of all of these")]
     fn own(
         &mut self,
         endpoint: OwnEndpoint,
+        methods: &[Method],
         path: &Spanned<String>,
         login: &document::Login,
         via: Via,
@@ -172,13 +265,14 @@ impl Builder<'_> {
         options.limit.push(document::LimitUse::None(path.span));
         let base = self.policy.app(shared.app).map_or(&[][..], |app| &app.base);
         let template = base.iter().cloned().chain(segments(&path.value)).collect();
-        self.endpoint(endpoint, path, template, &requirement, &options, shared, tables);
+        self.endpoint(endpoint, methods, path, template, &requirement, &options, shared, tables);
     }
 
     #[expect(clippy::too_many_arguments, reason = "a route is made of all of these")]
     fn endpoint(
         &mut self,
         endpoint: OwnEndpoint,
+        methods: &[Method],
         path: &Spanned<String>,
         template: Vec<Segment>,
         requirement: &document::Requirement,
@@ -186,7 +280,6 @@ impl Builder<'_> {
         shared: &Shared<'_>,
         tables: &mut Tables,
     ) {
-        let methods = endpoint.methods();
         let mut served = methods.to_vec();
         if methods.contains(&Method::GET) {
             served.insert(1, Method::HEAD);

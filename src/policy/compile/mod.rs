@@ -321,3 +321,6 @@ impl<'d> Builder<'d> {
 fn unknown(what: &str, name: &str, span: Span) -> Diagnostic {
     Diagnostic::new(Code::P102, format!("unknown {what} `{name}`"), span, "not defined")
 }
+
+#[cfg(test)]
+mod tests;

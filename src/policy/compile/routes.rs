@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::diagnostic::{Code, Diagnostic, Span};
+use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
 use crate::policy::document::{self, Access, AppHeader, AppId, LimitKey, RouteOptions};
 use crate::policy::formula::{LeafId, MAX_LEAVES, Node};
 use crate::policy::set::{
@@ -64,7 +64,6 @@ impl<'d> Builder<'d> {
             let is_named = |method: &&Method| route.methods.iter().any(|named| named.value == method.as_str());
             let named = methods.iter().filter(is_named).cloned().collect();
             let template = self.whole_template(route.app, &route.template.segments);
-            self.note_unsupported(&route.options);
             let entry = Entry {
                 written: &route.key.value,
                 span: route.key.span,
@@ -92,12 +91,6 @@ impl<'d> Builder<'d> {
     fn whole_template(&self, app: AppId, template: &[Segment]) -> Vec<Segment> {
         let base = self.policy.app(app).map_or(&[][..], |app| &app.base);
         base.iter().chain(template).cloned().collect()
-    }
-
-    fn note_unsupported(&mut self, options: &RouteOptions) {
-        if let Some(action) = options.on_unauthenticated.as_ref().filter(|action| action.value != "challenge") {
-            self.unsupported(action.span, format!("`on_unauthenticated: {}`", action.value));
-        }
     }
 
     pub(super) fn route(&mut self, entry: Entry<'_>, shared: &Shared<'_>, tables: &mut Tables) {
@@ -171,7 +164,12 @@ impl<'d> Builder<'d> {
             response_headers,
             rewrite: entry.options.rewrite.as_ref().map(|template| template.segments.clone()),
             openapi_rewrite: entry.options.openapi_rewrite.is_some(),
-            on_unauthenticated: OnUnauthenticated::default(),
+            on_unauthenticated: match entry.own {
+                Some(_) => OnUnauthenticated::Challenge,
+                None => on_unauthenticated(
+                    entry.options.on_unauthenticated.as_ref().or(shared.header.defaults.on_unauthenticated.as_ref()),
+                ),
+            },
             edge: None,
         };
         let Some(app) = self.policy.app(shared.app) else { return };
@@ -267,6 +265,15 @@ impl<'d> Builder<'d> {
             }
         }
         uses.into_iter().partition(|used| used.by == LimitKey::Ip)
+    }
+}
+
+/// `challenge`, `redirect`, or `redirect /PATH`.
+fn on_unauthenticated(stated: Option<&Spanned<String>>) -> OnUnauthenticated {
+    match stated.map(|stated| stated.value.as_str()) {
+        None | Some("challenge") => OnUnauthenticated::Challenge,
+        Some("redirect") => OnUnauthenticated::Login,
+        Some(other) => OnUnauthenticated::To(other.strip_prefix("redirect").unwrap_or(other).trim().into()),
     }
 }
 
