@@ -18,7 +18,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</t
 <p id="script">no script ran</p>
 <script>document.getElementById('script').textContent = 'cookies: ' + document.cookie</script>
 <ul id="notes">{notes}</ul>
-<form id="write" method="post" action="/page/notes"><input name="text"><button>Write</button></form>
+<form id="write" method="post" action="/notes"><input name="text"><button>Write</button></form>
 <form id="leave" method="post" action="/logout"><button>Sign out</button></form>
 <p><a id="other" href="/page/other">another page</a></p></html>"""
 
@@ -52,7 +52,7 @@ def page(name: str, request: Request) -> HTMLResponse:
     return HTMLResponse(PAGE.format(**shown))
 
 
-@app.post("/page/notes")
+@app.post("/notes")
 def write(text: str = Form("")) -> RedirectResponse:
     notes.append(text)
     return RedirectResponse("/page/notes", 303)

@@ -92,7 +92,7 @@ function make() {
     claims: {
       openid: ['sub', 'roles'], profile: ['name', 'preferred_username'], email: ['email', 'email_verified'],
     },
-    scopes: ['openid', 'offline_access', 'notes:read', 'notes:write'],
+    scopes: ['openid', 'offline_access'],
     pkce: { required: () => true },
     features: {
       devInteractions: { enabled: false },
@@ -137,12 +137,11 @@ function make() {
     interactions: { url: (_ctx, { uid }) => `${settings.path ?? ''}/interaction/${uid}` },
     // Clients are the provider's own: nobody is asked whether they may.
     loadExistingGrant: async (ctx) => {
-      const { provider, client, session, params } = ctx.oidc
+      const { provider, client, session } = ctx.oidc
       const known = session.grantIdFor(client.clientId)
       const grant = (known && (await provider.Grant.find(known))) ?? new provider.Grant({ clientId: client.clientId, accountId: session.accountId })
       grant.addOIDCScope('openid profile email offline_access')
       for (const resource of Object.keys(resources)) grant.addResourceScope(resource, 'notes:read notes:write')
-      void params
       await grant.save()
       return grant
     },
@@ -164,7 +163,8 @@ async function interaction(request, response) {
   const details = await provider.interactionDetails(request, response)
   const show = (status, error) => {
     response.writeHead(status, { 'content-type': 'text/html; charset=utf-8', 'cache-control': 'no-store' })
-    response.end(html('Provider sign-in', `${error ? `<p id="error">${escaped(error)}</p>` : ''}
+    const why = details.prompt.name === 'login' ? '' : `<pre>${escaped(JSON.stringify(details.prompt))}</pre>`
+    response.end(html('Provider sign-in', `${why}${error ? `<p id="error">${escaped(error)}</p>` : ''}
       <form method="post" autocomplete="off"><label>Name <input name="name" autofocus value="${escaped(details.params.login_hint ?? '')}"></label>
       <label>Password <input name="password" type="password"></label>
       <button name="do" value="sign-in">Sign in</button><button name="do" value="cancel">Cancel</button></form>`))

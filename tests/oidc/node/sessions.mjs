@@ -72,7 +72,7 @@ await step('a form of the page writes; one of another site does not', async () =
   assert.match(await page.locator('#notes').innerText(), /from a form/)
   const evil = await rita.newPage()
   await evil.route('http://evil.localhost/**', (route) =>
-    route.fulfill({ contentType: 'text/html', body: `<form id=f method=post action="${settings.gateway}/page/notes"><input name=text value=stolen></form>` }))
+    route.fulfill({ contentType: 'text/html', body: `<form id=f method=post action="${settings.gateway}/notes"><input name=text value=stolen></form>` }))
   await evil.goto('http://evil.localhost/')
   await Promise.all([
     evil.waitForURL((url) => url.origin === settings.gateway),
@@ -83,7 +83,7 @@ await step('a form of the page writes; one of another site does not', async () =
   assert.doesNotMatch(await page.locator('#notes').innerText(), /stolen/)
   await evil.close()
   // The same from a page of the provider's host name, which is same-site with nothing here.
-  const posted = await rita.request.post(`${settings.gateway}/page/notes`, { form: { text: 'stolen' }, headers: { origin: settings.issuer, 'sec-fetch-site': 'cross-site' }, maxRedirects: 0 })
+  const posted = await rita.request.post(`${settings.gateway}/notes`, { form: { text: 'stolen' }, headers: { origin: settings.issuer, 'sec-fetch-site': 'cross-site' }, maxRedirects: 0 })
   assert.equal(posted.status(), 403)
 })
 await step('several tabs at once: each arrives where it wanted to', async () => {
