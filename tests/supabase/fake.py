@@ -21,7 +21,7 @@ The control port speaks JSON. It is the only thing of the fake that a real serve
     GET  /                      what was printed at the start, and `settings`
     POST /settings              {name: value, …} changes settings; unknown names are 400. {"clock_offset": 3600} moves the clock
     POST /reset                 users, sessions, files, counters and faults go; settings return to those of the start;
-                                keys stay unless {"keys": true}
+                                {"keys": true} brings back those keys, too
     GET  /counters              {"POST auth/token?grant_type=refresh_token": {"count": 3, "at_once": 1}, …}; `at_once` is
                                 the largest number of such requests that were in progress at one time
     GET  /requests              the last 2000 requests, oldest first; ?service=auth&path=/user&last=5 narrows. Each has
@@ -94,8 +94,8 @@ class Fake:
         self.edge = Edge(self.gotrue)
         self.gotrue.secret_key = self.edge.secret_key
         self.change(settings)
-        self.alg = alg
         self.gotrue.keys.use(alg)
+        self.start_keys = [dict(key) for key in self.gotrue.keys.keys]
         self.requests: list[dict] = []
         self.counters: dict[str, dict] = {}
         self.faults: list[dict] = []
@@ -330,8 +330,7 @@ class Fake:
                 edge.wipe()
                 edge.sockets = sockets
                 if body.get("keys"):
-                    gotrue.keys.keys.clear()
-                    gotrue.keys.use(self.alg)
+                    gotrue.keys.keys = [dict(key) for key in self.start_keys]
                 return Answer(200, {})
             case ("GET", "counters"):
                 return Answer(200, {name: {"count": c["count"], "at_once": c["at_once"]} for name, c in self.counters.items()})

@@ -571,7 +571,7 @@ scenario('MFA step-up to a route that wants it', async () => {
   good(await next.auth.signInWithPassword({ email: user.email, password }))
   const visit = async (who) => raw('GET', '/account/secrets', { headers: bearer(good(await who.auth.getSession()).session.access_token) })
   const refused = await visit(next)
-  assert.equal((await status(refused, 403)).code, 'mfa_required')
+  assert.equal((await status(refused, 401)).code, 'insufficient_user_authentication')
   good(await next.auth.mfa.challengeAndVerify({ factorId, code: await code(secret) }))
   assert.equal((await status(visit(next), 200)).aal, 'aal2')
   await status(raw('GET', '/account/secrets'), 401)

@@ -241,7 +241,7 @@ def _():
         after.auth.update_user({"password": "Third horse 3"})
     if GATEWAY:
         answer = raw("GET", "/account/secrets", bearer(after.auth.get_session().access_token))
-        equal((answer.status_code, answer.json()["code"]), (403, "mfa_required"))
+        equal((answer.status_code, answer.json()["code"]), (401, "insufficient_user_authentication"))
     after.auth.mfa.challenge_and_verify({"factor_id": factor.id, "code": totp(factor.totp.secret)})
     equal(claims(after.auth.get_session().access_token)["aal"], "aal2")
     if GATEWAY:
