@@ -6,11 +6,13 @@
 
 Each script of node/ and python/ is a list of scenarios. Its base URL is a setting, so the same bytes run against the fake
 (`direct`: the fake itself is right) and against the gateway with `preset: supabase-edge` (policy.yaml; nothing else
-changes for a client). Twice each: with signing keys, and in legacy mode (shared secret, empty key set). Prints a line for
-each scenario, and exits 1 when one failed. Tokens and keys are never printed.
+changes for a client). Twice each: with signing keys and a publishable key, and in legacy mode (shared secret, empty key
+set, anon key); two at a time, each with a fake of its own. Prints a line for each scenario, and exits 1 when one failed.
+Tokens and keys are never printed.
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -29,7 +31,8 @@ import run as e2e  # noqa: E402
 
 NODE = ROOT / "target" / "test-env" / "node"
 SCRIPTS = ["contract.py", "supabase-js.mjs", "supabase-ssr.mjs", "supabase-browser.mjs", "supabase_py.py", "supabase_py_async.py"]
-MODES = {"keys": "ES256", "legacy": "HS256"}
+# How the project signs, and with which kind of key its clients come.
+MODES = {"keys": ("ES256", "publishable_key"), "legacy": ("HS256", "anon_key")}
 
 
 def blotted(text: str) -> str:
@@ -59,25 +62,25 @@ class Fake(e2e.Server):
 
 
 class Gateway(e2e.Gateway):
-    def __init__(self, program: pathlib.Path, folder: pathlib.Path, legacy: bool):
+    def __init__(self, program: pathlib.Path, folder: pathlib.Path, mode: str):
         folder.mkdir()
         super().__init__(program, folder)
-        self.legacy, self.fake, self.app = legacy, None, ""
+        self.mode, self.fake, self.app = mode, None, ""
         self.url = f"http://127.0.0.1:{self.port}"
 
     def environment(self) -> dict:
         info = self.fake.info
         out = super().environment() | {
-            "SUPABASE_URL": info["url"], "SUPABASE_KEY": info["anon_key"], "SUPABASE_SECRET_KEY": info["secret_key"],
+            "SUPABASE_URL": info["url"], "SUPABASE_KEY": info[MODES[self.mode][1]], "SUPABASE_SECRET_KEY": info["secret_key"],
             "PORTCULLIS_PUBLIC_URL": self.url,
         }
-        return out | ({"SUPABASE_JWT_SECRET": info["jwt_secret"]} if self.legacy else {})
+        return out | ({"SUPABASE_JWT_SECRET": info["jwt_secret"]} if self.mode == "legacy" else {})
 
     def start(self):
         self.policies.mkdir()
         policy = (HERE / "policy.yaml").read_text().replace("UPSTREAM", self.fake.info["url"])
         policy = policy.replace("ISSUER", self.fake.info["issuer"]).replace("APP", self.app)
-        if self.legacy:
+        if self.mode == "legacy":
             policy = policy.replace("# legacy: ", "")
         (self.policies / "supabase.yaml").write_text(policy)
         super().start()
@@ -92,11 +95,11 @@ class Run:
         """One fake, with or without a gateway in front; all scripts."""
         folder = self.folder / f"{through}-{mode}"
         folder.mkdir()
-        legacy = mode == "legacy"
-        gateway = Gateway(self.options.gateway.resolve(), folder / "gateway", legacy) if through == "gateway" else None
+        alg, key = MODES[mode]
+        gateway = Gateway(self.options.gateway.resolve(), folder / "gateway", mode) if through == "gateway" else None
         external = [f"--external-url={gateway.url}/auth/v1"] if gateway else []
         app = f"http://127.0.0.1:{e2e.free_port()}"
-        fake = Fake(folder, f"--alg={MODES[mode]}", f"--set={json.dumps({'site_url': app})}", *external)
+        fake = Fake(folder, f"--alg={alg}", f"--set={json.dumps({'site_url': app})}", *external)
         try:
             fake.start()
             url = fake.info["url"]
@@ -104,7 +107,7 @@ class Run:
                 gateway.fake, gateway.app = fake, app
                 gateway.start()
                 url = gateway.url
-            settings = fake.info | {"url": url, "key": fake.info["anon_key"], "through": through, "legacy": legacy, "app": app, "chromium": chromium()}
+            settings = fake.info | {"url": url, "key": fake.info[key], "through": through, "legacy": mode == "legacy", "app": app, "chromium": chromium()}
             for script in SCRIPTS:
                 if self.options.client in script:
                     self.script(script, through, mode, settings)
@@ -179,9 +182,11 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="portcullis-supabase-") as name:
         run = Run(options, pathlib.Path(name))
-        for through in ("direct", "gateway") if options.through == "both" else (options.through,):
-            for mode in MODES if options.mode == "both" else (options.mode,):
-                run.row(through, mode)
+        rows = [(through, mode) for through in ("direct", "gateway") for mode in MODES
+                if options.through in (through, "both") and options.mode in (mode, "both")]
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(run.row, *row) for row in rows]:
+                done.result()
     skips = f", {run.skipped} skipped" if run.skipped else ""
     print(f"{run.passed} passed, {run.failed} failed{skips} in {time.monotonic() - started:.0f} s")
     return 1 if run.failed or not run.passed else 0
