@@ -29,6 +29,7 @@ use portcullis::login::hasher::{Bounds, Hasher};
 use portcullis::login::{Asking, Login, Parts};
 use portcullis::policy::references::References;
 use portcullis::policy::set::{PolicySet, Revision};
+use portcullis::provider::Supabase;
 use portcullis::random::Random;
 use portcullis::request::forwarded::ClientAddr;
 use portcullis::response::Response;
@@ -71,7 +72,16 @@ impl Endpoints {
         let hasher = Hasher::new(Bounds::default(), Arc::clone(&random));
         hasher.learn(&*stores.users).await.expect("kinds of hashes");
         let revoked = Arc::new(RevokedList::new(stores.revocations.clone()));
-        let login = Login::new(Parts { stores, revoked, hasher, issuers: issuers.live(), clock, random, audit });
+        let login = Login::new(Parts {
+            stores,
+            revoked,
+            hasher,
+            issuers: issuers.live(),
+            supabase: Supabase::new(None),
+            clock,
+            random,
+            audit,
+        });
         Self { policy, login }
     }
 

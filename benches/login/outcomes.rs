@@ -13,6 +13,7 @@ use portcullis::pipeline::Services;
 use portcullis::random::SeededRandom;
 use portcullis::request::forwarded::{ClientAddr, TrustedProxies};
 use portcullis::secret::Secret;
+use portcullis::server::services::Outside;
 use portcullis::server::{Gateway, Listening, Parts, SystemClock, SystemRandom};
 use portcullis::store::memory::Memory;
 use portcullis::store::revoked::RevokedList;
@@ -125,6 +126,7 @@ pub fn compare_over_http(rounds: usize) {
     let stores = runtime.block_on(stores());
     let endpoints =
         runtime.block_on(Endpoints::over(Arc::clone(&stores), POLICY, audit(&folder), Arc::new(SystemRandom)));
+    let outside = Outside::without_store(Arc::new(SystemClock), Arc::new(SystemRandom));
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
     let issuers = Issuers::new(Some(Arc::clone(&stores.keys)), clock, random);
     runtime.block_on(issuers.refresh(&endpoints.policy)).expect("keys");
@@ -134,9 +136,7 @@ pub fn compare_over_http(rounds: usize) {
         has_store: true,
         revoked: Arc::new(RevokedList::default()),
         login: Arc::new(endpoints.login),
-        limits: None,
-        public_url: None,
-        audit: Arc::new(Audit::none()),
+        ..Services::without_store(&outside)
     };
     let parts = Parts {
         listeners: vec![Listening { address: SocketAddr::from(([127, 0, 0, 1], 0)), certificate: None }],

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Request;
 
 use super::Admin;
+use crate::browser::{self, Browser};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::diagnostic::{Code, Diagnostic, Sources, Span};
 use crate::endpoint::Endpoint as _;
@@ -49,8 +50,19 @@ fn policy() -> Arc<PolicySet> {
 fn services(has_store: bool) -> Services {
     let (clock, random) = (Arc::new(ManualClock::at(Timestamp::from_seconds(1_000))), Arc::new(SeededRandom::new(1)));
     let issuers = Issuers::new(None, Arc::clone(&clock) as Arc<dyn Clock>, Arc::clone(&random) as Arc<dyn Random>);
+    let issuers = Arc::new(issuers);
     let revoked = Arc::new(RevokedList::default());
     let audit = Arc::new(Audit::none());
+    let browser = Browser::new(browser::Parts {
+        stores: Arc::new(Stores::memory()),
+        revoked: Arc::clone(&revoked),
+        issuers: Arc::clone(&issuers),
+        supabase: crate::provider::Supabase::new(None),
+        oidc: crate::provider::Oidc::new(None),
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        random: Arc::clone(&random) as Arc<dyn Random>,
+        audit: Arc::clone(&audit),
+    });
     let login = Login::new(login::Parts {
         stores: Arc::new(Stores::memory()),
         revoked: Arc::clone(&revoked),
@@ -63,7 +75,8 @@ fn services(has_store: bool) -> Services {
     });
     Services {
         keys: issuers.live(),
-        issuers: Arc::new(issuers),
+        issuers,
+        browser: Arc::new(browser),
         has_store,
         revoked,
         login: Arc::new(login),

@@ -55,6 +55,55 @@ impl Login {
         let requested = form.scopes().map_err(|error| refused(error, failed(Reason::InvalidScope)))?;
 
         let account = AccountName::parse(username).ok();
+        let session = self.supabase_session(asking, username, password).await?;
+        let failed = |reason| AuditEvent { account: account.as_ref().map(Account::Asked), ..failed(reason) };
+
+        let identity = self.identity(asking, theirs, &session);
+        let known = identity.as_ref();
+        let event = |event: AuditEvent<'_>| {
+            let account = account.as_ref().map(Account::Known);
+            let subject = known.and_then(|identity| identity.id.known());
+            let sid = known.and_then(|identity| identity.session.known());
+            self.audit(&AuditEvent {
+                account,
+                subject: subject.map(|id| &**id),
+                session: sid.map(|id| &**id),
+                ..event
+            });
+        };
+        let allowed = scopes(known);
+        let (defaults, strict) = (asking.login.default_scopes.as_deref(), asking.login.strict_scopes);
+        let granted = match grant::granted(&requested, &allowed, defaults, theirs.issuer.hierarchy, strict) {
+            Ok(granted) => granted,
+            Err(error) => {
+                event(failed(Reason::InvalidScope));
+                // Nobody will use it.
+                drop(self.parts.supabase.logout(theirs.project, session.tokens.access.expose(), "local").await);
+                return Err(error);
+            }
+        };
+        event(asking.event(Event::Login, Outcome::Success));
+        Ok(asking.answer(answer(&session, &granted)))
+    }
+
+    /// The session that a password opens at the project. Failures are counted and written down here; what becomes of the
+    /// session, its owner does.
+    pub async fn supabase_session(
+        &self,
+        asking: &Asking<'_>,
+        username: &str,
+        password: &str,
+    ) -> Result<Session, OAuthError> {
+        let failed = |reason| asking.event(Event::Login, Outcome::Failure).because(reason);
+        let refused = |error, event: AuditEvent<'_>| {
+            self.audit(&event);
+            error
+        };
+        if self.parts.audit.is_blocked() {
+            return Err(refused(OAuthError::unavailable(), failed(Reason::StoreUnavailable)));
+        }
+        let theirs = theirs(asking)?;
+        let account = AccountName::parse(username).ok();
         let asked = account.as_ref().map(Account::Asked);
         let failed = |reason| AuditEvent { account: asked, ..failed(reason) };
         let attempting = Attempting {
@@ -85,33 +134,7 @@ impl Login {
             }
         };
         self.throttle.clear(attempts, ticket).await;
-
-        let identity = self.identity(asking, theirs, &session);
-        let known = identity.as_ref();
-        let event = |event: AuditEvent<'_>| {
-            let account = account.as_ref().map(Account::Known);
-            let subject = known.and_then(|identity| identity.id.known());
-            let sid = known.and_then(|identity| identity.session.known());
-            self.audit(&AuditEvent {
-                account,
-                subject: subject.map(|id| &**id),
-                session: sid.map(|id| &**id),
-                ..event
-            });
-        };
-        let allowed = scopes(known);
-        let (defaults, strict) = (asking.login.default_scopes.as_deref(), asking.login.strict_scopes);
-        let granted = match grant::granted(&requested, &allowed, defaults, theirs.issuer.hierarchy, strict) {
-            Ok(granted) => granted,
-            Err(error) => {
-                event(failed(Reason::InvalidScope));
-                // Nobody will use it.
-                drop(self.parts.supabase.logout(theirs.project, session.tokens.access.expose(), "local").await);
-                return Err(error);
-            }
-        };
-        event(asking.event(Event::Login, Outcome::Success));
-        Ok(asking.answer(answer(&session, &granted)))
+        Ok(session)
     }
 
     /// `grant_type=refresh_token`. What the project cannot decide now is 503: whoever gets a 429 or 409 here believes

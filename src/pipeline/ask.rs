@@ -4,13 +4,15 @@
 //! with a [`Need`]; [`Pipeline::find_out`] asks, and the request is decided again from the start with the answer in
 //! [`Found`]. Each need is asked once for a request: an answer that could not be had is an answer too, and means 503.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
 
 use super::Pipeline;
 use crate::browser::SessionFound;
 use crate::identity::IssuerName;
 use crate::issuer::KeyOutcome;
-use crate::policy::document::AppId;
+use crate::policy::set::BrowserLogin;
 use crate::secret::Secret;
 use crate::token::key::Kid;
 use crate::token::verify::VerifiedToken;
@@ -34,8 +36,8 @@ pub enum Need {
     },
     /// The session of a browser.
     Session {
-        /// Of which app.
-        app: AppId,
+        /// Of which app's login.
+        login: Arc<BrowserLogin>,
         /// The value of the session's cookie.
         cookie: Secret<String>,
     },
@@ -141,12 +143,20 @@ impl Pipeline {
     /// Asks for what a request needs. However that ends, it is not asked again.
     pub async fn find_out(&self, need: &Need, found: &mut Found) {
         found.give_up(need);
-        if let Need::Key { issuer, kid } = need {
-            let (policy, services) = (self.policy.snapshot(), self.settings.services.snapshot());
-            found.key = Some(match services.issuers.find_key(&policy, issuer, kid.as_ref()).await {
-                KeyOutcome::UpToDate => KeyFound::UpToDate,
-                KeyOutcome::Unavailable => KeyFound::Unavailable,
-            });
+        let (policy, services) = (self.policy.snapshot(), self.settings.services.snapshot());
+        match need {
+            Need::Key { issuer, kid } => {
+                found.key = Some(match services.issuers.find_key(&policy, issuer, kid.as_ref()).await {
+                    KeyOutcome::UpToDate => KeyFound::UpToDate,
+                    KeyOutcome::Unavailable => KeyFound::Unavailable,
+                });
+            }
+            Need::Session { login, cookie } => {
+                if services.has_store {
+                    found.session = Some(services.browser.find(&policy, login, cookie.expose()).await);
+                }
+            }
+            Need::Introspection { .. } | Need::SessionCheck { .. } | Need::SsrRefresh { .. } => {}
         }
     }
 }

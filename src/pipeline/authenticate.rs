@@ -1,5 +1,7 @@
 //! Who asks: one credential, or none, verified with the keys of its own issuer.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue, header};
 use smallvec::SmallVec;
 
@@ -107,14 +109,15 @@ pub(super) fn authenticate<'a>(
     })
 }
 
-/// The session that the browser's cookie leads to. One that leads nowhere counts as none, and is cleared.
+/// The session that the browser's cookie leads to. One that leads nowhere counts as none.
 fn session<'a>(
     with: With<'a>,
     routed: &Routed,
     head: &RequestHead<'a>,
     course: &mut Course,
 ) -> Result<Option<&'a LiveSession>, Stop> {
-    let Some(browser) = routed.app().login.as_ref().and_then(|login| login.browser.as_ref()) else { return Ok(None) };
+    let Some(login) = routed.app().login.as_deref() else { return Ok(None) };
+    let Some(browser) = login.browser.as_ref() else { return Ok(None) };
     let cookie = cookie::find(head.headers, &browser.cookie).inspect_err(|_| {
         course.set_cookie.push(browser.clearing()); // cookie tossing: none of them is believed
     });
@@ -123,14 +126,13 @@ fn session<'a>(
     };
     match &with.found.session {
         None => {
-            let (app, cookie) = (routed.route().app, Secret::new(cookie.to_owned()));
-            Err(Stop::Ask(Need::Session { app, cookie }))
+            let (login, cookie) = (Arc::clone(browser), Secret::new(cookie.to_owned()));
+            Err(Stop::Ask(Need::Session { login, cookie }))
         }
-        Some(SessionFound::Live(session)) => Ok(Some(session)),
-        Some(SessionFound::Gone) => {
-            course.set_cookie.push(browser.clearing());
-            Ok(None)
-        }
+        // Apps of one host may share a cookie: each believes those to whom it sends people.
+        Some(SessionFound::Live(session)) if login.signs_in_at(&session.issuer) => Ok(Some(session)),
+        // The cookie stays: another tab may have got the next one a moment ago, and would lose it.
+        Some(SessionFound::Live(_) | SessionFound::Gone) => Ok(None),
         Some(SessionFound::Unavailable) => Err(unavailable("the session cannot be read now", "session_unknown").into()),
     }
 }

@@ -9,6 +9,7 @@
 mod ask;
 mod assertion;
 mod authenticate;
+mod browse;
 pub mod cors;
 mod id;
 pub mod limit;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use http::HeaderName;
 use parking_lot::Mutex;
 
+use crate::browser::Browser;
 use crate::clock::{Clock, Timestamp};
 use crate::decision::{
     Denial, HeaderEdits, Permit, Reason, RequestFacts, Routed, authorize, headers, preflight, route,
@@ -96,6 +98,8 @@ pub struct Services {
     pub revoked: Arc<RevokedList>,
     /// The login endpoints.
     pub login: Arc<Login>,
+    /// Sessions of browsers.
+    pub browser: Arc<Browser>,
     /// Limits that gateways share.
     pub limits: Option<Arc<dyn store::Limits>>,
     /// How clients reach the gateway (`public_url`).
@@ -487,8 +491,11 @@ impl About {
 fn is_built(permit: &Permit, own: OwnEndpoint) -> bool {
     match permit.app().login.as_ref().map(|login| login.via) {
         None | Some(Via::Local | Via::Upstream) => true,
+        // `token` is that of Supabase; the other endpoints are those of browser sessions.
         Some(Via::Supabase | Via::Oidc) => {
-            !matches!(own, OwnEndpoint::Login | OwnEndpoint::Provider | OwnEndpoint::Callback | OwnEndpoint::Logout)
+            let is_of_browsers =
+                matches!(own, OwnEndpoint::Login | OwnEndpoint::Provider | OwnEndpoint::Callback | OwnEndpoint::Logout);
+            !is_of_browsers || browse::sessions_of(permit, own).is_some()
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 
 use super::limit::{Keys, SharedTake};
-use super::{About, Active, Decided, Outcome, Pipeline, Verdict, cors, outcome};
+use super::{About, Active, Decided, Outcome, Pipeline, Verdict, browse, cors, outcome};
 use crate::decision::{Denial, Permit, Reason};
 use crate::identity::Caller;
 use crate::identity::account::AccountName;
@@ -59,6 +59,9 @@ impl Pipeline {
         body: Result<Bytes, Denial>,
     ) -> Response {
         let Verdict::Permitted(permit) = &about.verdict else { return OAuthError::unavailable().respond(false) };
+        if browse::sessions_of(permit, own).is_some() {
+            return self.browse(about, permit, own, head, body).await;
+        }
         let mut response = match login_of(about, permit) {
             // Also apps without a login publish what their assertions are verified with.
             _ if own == OwnEndpoint::Jwks => metadata::jwks(about.policy(), &about.active.keys),
@@ -150,7 +153,7 @@ impl Pipeline {
         Some(metadata::resource_metadata(app, &self.origin_of(active, head)))
     }
 
-    async fn account_limit(
+    pub(super) async fn account_limit(
         &self,
         about: &About,
         permit: &Permit,
@@ -168,7 +171,7 @@ impl Pipeline {
         shared.map_err(|denial| OAuthError::RateLimited(denial.retry_after.unwrap_or_default()))
     }
 
-    fn asking<'a>(
+    pub(super) fn asking<'a>(
         &self,
         about: &'a About,
         permit: &'a Permit,

@@ -85,6 +85,14 @@ pub struct Login {
     pub browser: Option<Arc<BrowserLogin>>,
 }
 
+impl Login {
+    /// Whether browsers sign in at this issuer.
+    pub fn signs_in_at(&self, issuer: &IssuerName) -> bool {
+        let links = self.browser.iter().flat_map(|browser| &browser.providers);
+        self.issuer.iter().chain(links.map(|link| &link.issuer)).any(|known| known == issuer)
+    }
+}
+
 /// Browser sessions of an app.
 #[derive(Clone, Debug)]
 pub struct BrowserLogin {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::browser::{self, Browser};
 use crate::clock::Clock;
 use crate::config::{Config, RedisUrl, StoreUrl};
 use crate::fetch::{Fetcher, Options};
@@ -12,7 +13,7 @@ use crate::login::hasher::{Bounds, Hasher};
 use crate::login::{self, Login};
 use crate::pipeline::Services;
 use crate::policy::set::PolicySet;
-use crate::provider::Supabase;
+use crate::provider::{Oidc, Supabase};
 use crate::random::Random;
 use crate::store::revoked::RevokedList;
 use crate::store::{OpenError, StoreError, Stores};
@@ -130,18 +131,31 @@ impl Open {
     }
 
     fn services(&self, outside: &Outside) -> Services {
+        let fetcher = fetcher();
+        let supabase = Supabase::new(fetcher.clone());
         let login = Login::new(login::Parts {
             stores: Arc::clone(&self.stores),
             revoked: Arc::clone(&self.revoked),
             hasher: self.hasher.clone(),
             issuers: outside.issuers.live(),
-            supabase: Supabase::new(fetcher()),
+            supabase: supabase.clone(),
+            clock: Arc::clone(&outside.clock),
+            random: Arc::clone(&outside.random),
+            audit: Arc::clone(&outside.audit),
+        });
+        let browser = Browser::new(browser::Parts {
+            stores: Arc::clone(&self.stores),
+            revoked: Arc::clone(&self.revoked),
+            issuers: Arc::clone(&outside.issuers),
+            supabase,
+            oidc: Oidc::new(fetcher),
             clock: Arc::clone(&outside.clock),
             random: Arc::clone(&outside.random),
             audit: Arc::clone(&outside.audit),
         });
         Services {
             keys: outside.issuers.live(),
+            browser: Arc::new(browser),
             issuers: Arc::clone(&outside.issuers),
             has_store: self.is_kept,
             revoked: Arc::clone(&self.revoked),

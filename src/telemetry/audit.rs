@@ -120,6 +120,8 @@ pub enum Reason {
     UpstreamRefused,
     /// The identity provider refused; it does not say more.
     ProviderRefused,
+    /// A way back from a provider that was not begun in this browser, was used before, or took too long.
+    BadState,
     // It could not be decided.
     /// The store cannot be read or written.
     StoreUnavailable,
@@ -132,6 +134,8 @@ pub enum Reason {
     /// The identity provider cannot be reached, or wants to be left alone.
     ProviderUnavailable,
     // What was done.
+    /// Somebody signed in in the same browser.
+    Replaced,
     /// The same successor was given out again, within the window.
     Repeated,
     /// All sessions of the user, not only one.
@@ -177,11 +181,13 @@ impl Reason {
             Self::AccessDenied => "access_denied",
             Self::UpstreamRefused => "upstream_refused",
             Self::ProviderRefused => "provider_refused",
+            Self::BadState => "bad_state",
             Self::StoreUnavailable => "store_unavailable",
             Self::KeysUnavailable => "keys_unavailable",
             Self::UnreadableHash => "unreadable_hash",
             Self::UpstreamUnavailable => "upstream_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
+            Self::Replaced => "replaced",
             Self::Repeated => "repeated",
             Self::AllSessions => "all_sessions",
             Self::Inactive => "inactive",
