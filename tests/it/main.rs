@@ -21,5 +21,6 @@ mod harness;
 mod io;
 mod openapi;
 mod ordinary;
+mod presets;
 mod table;
 mod upstream;
