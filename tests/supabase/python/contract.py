@@ -5,7 +5,7 @@ import urllib.parse
 
 import httpx
 
-from rig import APP, GATEWAY, KEY, PASSWORD, SETTINGS, ask, bearer, claims, email, equal, mail, main, query, raw, scenario, seen, settings, totp
+from rig import APP, GATEWAY, KEY, PASSWORD, SETTINGS, ask, bearer, claims, email, equal, fault, mail, main, query, raw, scenario, seen, settings, totp
 
 
 def auth(method: str, path: str, body=None, token: str | None = None, headers: dict | None = None):
@@ -344,6 +344,86 @@ def _():
     for name in ("anon_key", "publishable_key"):
         equal(httpx.get(SETTINGS["url"] + "/auth/v1/settings", headers={"apikey": SETTINGS[name]}, timeout=20).status_code, 200)
     assert len(seen(service="auth", path="/settings")) >= 2
+
+
+def in_both_forms(send, statuses: tuple, codes: tuple):
+    """A refusal of the gateway's own, in GoTrue's form, as the version header asks for it."""
+    for version in ({}, {"X-Supabase-Api-Version": "2024-01-01"}):
+        answer = send(version)
+        assert answer.status_code in statuses, f"expected {statuses}, got {answer.status_code}: {answer.text[:300]}"
+        assert answer.headers["content-type"].startswith("application/json"), answer.headers["content-type"]
+        got = answer.json()
+        if version:
+            assert got["code"] in codes and got["message"], got
+            equal(answer.headers.get("x-supabase-api-version"), "2024-01-01")
+        else:
+            equal(got["code"], answer.status_code)
+            assert got["error_code"] in codes and got["msg"], got
+        if answer.status_code == 503:
+            assert int(answer.headers["retry-after"]) > 0, answer.headers
+    return answer
+
+
+@scenario("wire: refusals of the gateway have GoTrue's form", only="gateway")
+def _():
+    service = {"apikey": SETTINGS["service_role_key"]} | bearer(SETTINGS["service_role_key"])
+    in_both_forms(lambda version: auth("GET", "/admin/users", headers=service | version), (403,), ("not_admin",))
+    in_both_forms(lambda version: auth("POST", "/invite", {"email": email()}, headers=service | version), (403,), ("not_admin",))
+    body = b'{"email":"' + b"x" * 1_100_000 + b'"}'
+    in_both_forms(lambda version: raw("POST", "/auth/v1/signup", {"content-type": "application/json"} | version, content=body), (413,), ("request_entity_too_large",))
+    equal(len(seen(service="auth")), 0, "what arrived")
+
+
+@scenario("wire: Supabase is gone, or slow", only="gateway")
+def _():
+    session = sign_up()
+    fault({"drop": "before"})
+    for method, path, body in [("GET", "/user", None), ("POST", "/token?grant_type=password", {"email": email(), "password": PASSWORD}),
+                               ("POST", "/token?grant_type=refresh_token", {"refresh_token": session["refresh_token"]})]:
+        in_both_forms(lambda version: auth(method, path, body, session["access_token"], version), (502, 503), ("unexpected_failure",))
+    before = len(seen(service="auth", path="/token"))
+    auth("POST", "/token?grant_type=refresh_token", {"refresh_token": session["refresh_token"]})
+    equal(len(seen(service="auth", path="/token")), before + 1, "a refresh is sent once")
+    fault({"clear": True}, {"delay_ms": 3500})
+    in_both_forms(lambda version: auth("GET", "/user", None, session["access_token"], version), (503, 504), ("request_timeout", "unexpected_failure"))
+    fault({"clear": True})
+    good(refresh(session["refresh_token"]))
+
+
+@scenario("wire: limits of the gateway sign nobody out", only="gateway")
+def _():
+    host = {"Host": "limited.example"}
+    for _ in range(3):
+        good(auth("GET", "/settings", headers=host))
+    answer = in_both_forms(lambda version: auth("GET", "/settings", headers=host | version), (429,), ("over_request_rate_limit",))
+    assert int(answer.headers["retry-after"]) > 0
+    in_both_forms(lambda version: auth("POST", "/token?grant_type=password", {"email": email(), "password": "wrong"}, headers=host | version), (429,), ("over_request_rate_limit",))
+    in_both_forms(lambda version: auth("POST", "/token?grant_type=refresh_token", {"refresh_token": "abcdefghijkl"}, headers=host | version), (503,), ("over_request_rate_limit", "unexpected_failure"))
+    equal(len(seen(service="auth", path="/token")), 0, "what arrived")
+
+
+@scenario("wire: what comes through unchanged", only="gateway")
+def _():
+    token = sign_up()["access_token"]
+    answer = auth("POST", "/token?grant_type=password", {"email": email(), "password": "wrong"})
+    equal(answer.headers["x-sb-error-code"], "invalid_credentials")
+    assert "sb-auth-user-id" in good_headers(auth("GET", "/user", token=token))
+    gone = auth("POST", "/logout?scope=local", token=token)
+    equal((gone.status_code, gone.content, gone.headers.get("content-type")), (204, b"", None))
+    sent = seen(service="auth", path="/user", last=1)[0]
+    names = [name.lower() for name, _ in sent["headers"]]
+    assert not [name for name in names if name.startswith(("x-auth-", "x-jwt-aud")) or name == "cookie"], names
+    equal(len([name for name in names if name == "authorization"]), 1)
+    equal(sent["client_ip"], "127.0.0.1")
+    for header in ("X-Auth-User", "x_auth_user", "X-Auth-Roles", "X-Forwarded-For", "X-Real-IP", "Sb-Forwarded-For", "X-JWT-AUD", "x_jwt_aud"):
+        auth("GET", "/settings", headers={header: "forged"})
+        arrived = seen(service="auth", path="/settings", last=1)[0]["headers"]
+        assert not [pair for pair in arrived if "forged" in pair[1]], f"{header}: {arrived}"
+
+
+def good_headers(answer):
+    good(answer)
+    return answer.headers
 
 
 main()
