@@ -15,6 +15,7 @@ pub mod revoked;
 mod rules;
 pub mod sql;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -383,6 +384,43 @@ pub enum Revoked {
     Session(String),
     /// All of a subject that were issued before this moment (whole seconds: `iat` strictly less).
     Subject(String, Timestamp),
+    /// The same but for one session, which goes on. It is spared from this revocation alone.
+    Others {
+        /// The subject.
+        subject: String,
+        /// Tokens issued before this moment.
+        before: Timestamp,
+        /// The session that goes on.
+        but: String,
+    },
+}
+
+impl Revoked {
+    /// As stores keep it: a kind, a value and a moment in milliseconds.
+    fn encode(&self) -> (&'static str, Cow<'_, str>, Option<i64>) {
+        match self {
+            Self::Token(id) => ("token", id.into(), None),
+            Self::Session(id) => ("session", id.into(), None),
+            Self::Subject(id, before) => ("subject", id.into(), Some(before.as_millis())),
+            Self::Others { subject, before, but } => {
+                ("others", serde_json::json!([subject, but]).to_string().into(), Some(before.as_millis()))
+            }
+        }
+    }
+
+    /// What a store kept; `None` if it is none of that.
+    fn decode(kind: &str, value: String, before: Option<i64>) -> Option<Self> {
+        Some(match (kind, before.map(Timestamp::from_millis)) {
+            ("token", None) => Self::Token(value),
+            ("session", None) => Self::Session(value),
+            ("subject", Some(before)) => Self::Subject(value, before),
+            ("others", Some(before)) => {
+                let (subject, but) = serde_json::from_str(&value).ok()?;
+                Self::Others { subject, before, but }
+            }
+            _ => return None,
+        })
+    }
 }
 
 /// A revocation: whose tokens, and until when it must be remembered.

@@ -254,11 +254,7 @@ impl Limits for Redis {
 
 /// A revocation as JSON: the same one is the same member.
 fn write(revocation: &Revocation) -> String {
-    let (kind, value, before) = match &revocation.revoked {
-        Revoked::Token(id) => ("token", id, None),
-        Revoked::Session(id) => ("session", id, None),
-        Revoked::Subject(id, before) => ("subject", id, Some(before.as_millis())),
-    };
+    let (kind, value, before) = revocation.revoked.encode();
     serde_json::json!([revocation.issuer, kind, value, before, revocation.until.as_millis()]).to_string()
 }
 
@@ -266,12 +262,7 @@ fn read(text: &str) -> Result<Revocation, StoreError> {
     let corrupt = || StoreError::Corrupt("redis: a revocation".to_owned());
     let (issuer, kind, value, before, until): (String, String, String, Option<i64>, i64) =
         serde_json::from_str(text).map_err(|_| corrupt())?;
-    let revoked = match (kind.as_str(), before) {
-        ("token", None) => Revoked::Token(value),
-        ("session", None) => Revoked::Session(value),
-        ("subject", Some(before)) => Revoked::Subject(value, Timestamp::from_millis(before)),
-        _ => return Err(corrupt()),
-    };
+    let revoked = Revoked::decode(&kind, value, before).ok_or_else(corrupt)?;
     Ok(Revocation { issuer, revoked, until: Timestamp::from_millis(until) })
 }
 

@@ -7,7 +7,7 @@
 //! It holds keyed fingerprints of 64 bits, not texts: 10^6 entries are some 50 MB, and a lookup takes a tenth of a
 //! microsecond. A collision refuses a token that is fine; nobody can aim at one, because the key is new at each start.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
@@ -42,13 +42,57 @@ pub struct RevokedList {
     started: Instant,
 }
 
-type Shard = HashMap<u64, Entry, BuildHasherDefault<AsIs>>;
+type Map<V> = HashMap<u64, V, BuildHasherDefault<AsIs>>;
+
+#[derive(Default)]
+struct Shard {
+    entries: Map<Entry>,
+    /// Subjects with a session that was spared.
+    others: Map<Others>,
+}
 
 #[derive(Clone, Copy)]
 struct Entry {
     until: i64,
     /// Tokens issued before this moment are concerned; all of them but for subjects.
     before: i64,
+}
+
+/// Revocations of a subject that each spared one session. Of all of them two decide: the latest, and the latest that
+/// spared another session than that.
+#[derive(Clone, Copy)]
+struct Others {
+    until: i64,
+    latest: Spared,
+    /// For the session that the latest spared.
+    next: Option<Spared>,
+}
+
+#[derive(Clone, Copy)]
+struct Spared {
+    before: i64,
+    /// The fingerprint of the session.
+    session: u64,
+}
+
+impl Others {
+    /// Tokens issued before which moment are concerned.
+    fn before(&self, session: Option<u64>) -> i64 {
+        match session == Some(self.latest.session) {
+            true => self.next.map_or(i64::MIN, |next| next.before),
+            false => self.latest.before,
+        }
+    }
+
+    fn merge(&mut self, new: Self) {
+        self.until = self.until.max(new.until);
+        let all = [Some(self.latest), self.next, Some(new.latest), new.next];
+        let latest = |of: &mut dyn Iterator<Item = Spared>| of.max_by_key(|spared| spared.before);
+        if let Some(first) = latest(&mut all.into_iter().flatten()) {
+            self.next = latest(&mut all.into_iter().flatten().filter(|spared| spared.session != first.session));
+            self.latest = first;
+        }
+    }
 }
 
 /// A store that others write to as well.
@@ -115,36 +159,41 @@ impl RevokedList {
             return false;
         }
         let issued = iat.map_or(i64::MIN, |seconds| Timestamp::from_seconds(seconds).as_millis());
+        let is_other = |fingerprint: &u64, shard: &Shard| {
+            let others = shard.others.get(fingerprint).filter(|_| !shard.others.is_empty());
+            let session = || sid.map(|sid| self.fingerprint(Kind::Session, issuer, sid));
+            others.is_some_and(|others| issued < others.before(session()))
+        };
         [(Kind::Token, jti), (Kind::Session, sid), (Kind::Subject, sub)].into_iter().any(|(kind, value)| {
             let Some(value) = value else { return false };
             let fingerprint = self.fingerprint(kind, issuer, value);
             let Some(shard) = self.shard(fingerprint) else { return false };
-            shard.read().get(&fingerprint).is_some_and(|entry| issued < entry.before)
+            let shard = shard.read();
+            shard.entries.get(&fingerprint).is_some_and(|entry| issued < entry.before) || is_other(&fingerprint, &shard)
         })
     }
 
     /// Adds to this list alone.
     pub fn add(&self, revocations: &[Revocation]) {
         for Revocation { issuer, revoked, until } in revocations {
-            let (kind, value, before) = match revoked {
-                Revoked::Token(id) => (Kind::Token, id, i64::MAX),
-                Revoked::Session(id) => (Kind::Session, id, i64::MAX),
-                Revoked::Subject(id, before) => (Kind::Subject, id, before.as_millis()),
+            let (kind, value, before, but) = match revoked {
+                Revoked::Token(id) => (Kind::Token, id, i64::MAX, None),
+                Revoked::Session(id) => (Kind::Session, id, i64::MAX, None),
+                Revoked::Subject(id, before) => (Kind::Subject, id, before.as_millis(), None),
+                Revoked::Others { subject, before, but } => (Kind::Subject, subject, before.as_millis(), Some(but)),
             };
             let fingerprint = self.fingerprint(kind, issuer, value);
             let Some(shard) = self.shard(fingerprint) else { continue };
-            let new = Entry { until: until.as_millis(), before };
-            let mut added = false;
-            shard
-                .write()
-                .entry(fingerprint)
-                .and_modify(|entry| {
+            let until = until.as_millis();
+            let added = match but.map(|but| self.fingerprint(Kind::Session, issuer, but)) {
+                None => put(&mut shard.write().entries, fingerprint, Entry { until, before }, |entry, new| {
                     *entry = Entry { until: entry.until.max(new.until), before: entry.before.max(new.before) };
-                })
-                .or_insert_with(|| {
-                    added = true;
-                    new
-                });
+                }),
+                Some(session) => {
+                    let new = Others { until, latest: Spared { before, session }, next: None };
+                    put(&mut shard.write().others, fingerprint, new, Others::merge)
+                }
+            };
             if added {
                 self.length.fetch_add(1, Ordering::Release);
             }
@@ -246,11 +295,16 @@ impl RevokedList {
     pub fn sweep(&self, now: Timestamp) {
         for shard in &self.shards {
             let mut shard = shard.write();
-            let before = shard.len();
-            shard.retain(|_, entry| entry.until >= now.as_millis());
-            self.length.fetch_sub(before.saturating_sub(shard.len()), Ordering::AcqRel);
-            if shard.len() < shard.capacity() / 4 {
-                shard.shrink_to_fit();
+            let Shard { entries, others } = &mut *shard;
+            let before = entries.len() + others.len();
+            entries.retain(|_, entry| entry.until >= now.as_millis());
+            others.retain(|_, entry| entry.until >= now.as_millis());
+            self.length.fetch_sub(before.saturating_sub(entries.len() + others.len()), Ordering::AcqRel);
+            if entries.len() < entries.capacity() / 4 {
+                entries.shrink_to_fit();
+            }
+            if others.len() < others.capacity() / 4 {
+                others.shrink_to_fit();
             }
         }
     }
@@ -272,6 +326,20 @@ impl RevokedList {
     /// The map takes its place from the lowest bits and its tags from the highest.
     fn shard(&self, fingerprint: u64) -> Option<&RwLock<Shard>> {
         self.shards.get((fingerprint >> 40) as usize % SHARDS)
+    }
+}
+
+/// Puts something into a map, or merges it with what is there. Says whether it is new.
+fn put<V>(map: &mut Map<V>, fingerprint: u64, new: V, merge: impl FnOnce(&mut V, V)) -> bool {
+    match map.entry(fingerprint) {
+        hash_map::Entry::Occupied(mut there) => {
+            merge(there.get_mut(), new);
+            false
+        }
+        hash_map::Entry::Vacant(place) => {
+            place.insert(new);
+            true
+        }
     }
 }
 
@@ -333,6 +401,51 @@ mod tests {
         assert!(!list.is_revoked("local", None, None, Some("u"), Some(1200)));
     }
 
+    fn others(subject: &str, before: i64, but: &str) -> Revocation {
+        let (subject, but) = (subject.to_owned(), but.to_owned());
+        revocation(Revoked::Others { subject, before: at(before), but }, 2000)
+    }
+
+    /// Whether tokens of these sessions of `u`, issued at these times, are revoked.
+    fn are_revoked<const N: usize>(list: &RevokedList, tokens: [(&str, i64); N]) -> [bool; N] {
+        tokens.map(|(sid, iat)| list.is_revoked("local", None, Some(sid), Some("u"), Some(iat)))
+    }
+
+    #[test]
+    fn one_session_is_spared_by_a_revocation_of_the_others() {
+        let list = RevokedList::default();
+        list.add(&[others("u", 1000, "s1")]);
+        let tokens = [("s1", 999), ("s2", 999), ("s2", 1000), ("s3", 1)];
+        assert_eq!(are_revoked(&list, tokens), [false, true, false, true]);
+        assert!(list.is_revoked("local", None, None, Some("u"), Some(999)), "a token without a session");
+        assert!(!list.is_revoked("other", None, Some("s2"), Some("u"), Some(999)));
+        assert!(!list.is_revoked("local", None, Some("s2"), Some("v"), Some(999)));
+        assert_eq!(list.len(), 1);
+        list.sweep(at(2001));
+        assert!(list.is_empty());
+    }
+
+    /// A spared session is spared from that one revocation: whoever revokes everything, before or after, means it too.
+    #[test]
+    fn whoever_is_spared_once_is_not_spared_from_anything_else() {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
+            let list = RevokedList::default();
+            let all = [others("u", 1000, "s1"), others("u", 1200, "s2"), others("u", 1100, "s1")];
+            order.iter().for_each(|at| list.add(&all[*at..=*at]));
+            let tokens = [("s1", 1199), ("s1", 1200), ("s2", 1099), ("s2", 1100), ("s3", 1199)];
+            assert_eq!(are_revoked(&list, tokens), [true, false, true, false, true], "{order:?}");
+        }
+        for order in [[0, 1], [1, 0]] {
+            let list = RevokedList::default();
+            let all = [revocation(Revoked::Subject("u".into(), at(900)), 2000), others("u", 1000, "s1")];
+            order.iter().for_each(|at| list.add(&all[*at..=*at]));
+            assert_eq!(are_revoked(&list, [("s1", 899), ("s1", 900), ("s2", 999)]), [true, false, true], "{order:?}");
+        }
+        let list = RevokedList::default();
+        list.add(&[others("u", 1000, "s1"), revocation(Revoked::Session("s1".into()), 2000)]);
+        assert_eq!(are_revoked(&list, [("s1", 1500)]), [true]);
+    }
+
     /// K07: bounded by the life of tokens, and quick at any size.
     #[test]
     fn a_million_entries_are_found_quickly_and_leave_in_time() {
@@ -356,7 +469,7 @@ mod tests {
         assert_eq!(list.len(), (0..1_000_000).filter(|number| number % 1800 >= 900).count());
         list.sweep(at(3000));
         assert!(list.is_empty());
-        assert!(list.shards.iter().all(|shard| shard.read().capacity() < 10), "the memory is given back");
+        assert!(list.shards.iter().all(|shard| shard.read().entries.capacity() < 10), "the memory is given back");
     }
 
     #[derive(Debug)]

@@ -38,6 +38,7 @@ fn revocation(id: impl ToString) -> Revocation {
 fn ids(found: impl IntoIterator<Item = Revocation>) -> Vec<String> {
     let id = |revocation: Revocation| match revocation.revoked {
         Revoked::Token(id) | Revoked::Session(id) | Revoked::Subject(id, _) => id,
+        Revoked::Others { subject, .. } => subject,
     };
     found.into_iter().map(id).collect()
 }
@@ -66,6 +67,7 @@ async fn revocations_of_every_kind_come_back_in_their_order(place: Place) {
         kind(Revoked::Token("z \"quoted\" \u{1F980}".to_owned())),
         kind(Revoked::Session("z".to_owned())),
         kind(Revoked::Subject("z".to_owned(), NOW)),
+        kind(Revoked::Others { subject: "z \"q\" \u{1F980}".to_owned(), before: NOW, but: "s,]".to_owned() }),
         Revocation { issuer: "another".to_owned(), ..kind(Revoked::Token("a".to_owned())) },
         kind(Revoked::Subject(String::new(), NOW.minus(Duration::from_secs(5)))),
     ];

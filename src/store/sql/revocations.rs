@@ -13,13 +13,9 @@ use super::{CHUNK, LONG, PATIENCE, Sql, column, maybe_moment, moment, placeholde
 const PAGE: i64 = 5000;
 
 fn read(row: &AnyRow) -> Result<Revocation, StoreError> {
-    let value = column(row, "value")?;
-    let revoked = match (column::<String>(row, "kind")?.as_str(), maybe_moment(row, "issued_before")?) {
-        ("token", None) => Revoked::Token(value),
-        ("session", None) => Revoked::Session(value),
-        ("subject", Some(before)) => Revoked::Subject(value, before),
-        _ => return Err(StoreError::Corrupt("the kind of a revocation".to_owned())),
-    };
+    let (kind, before) = (column::<String>(row, "kind")?, maybe_moment(row, "issued_before")?);
+    let revoked = Revoked::decode(&kind, column(row, "value")?, before.map(Timestamp::as_millis))
+        .ok_or_else(|| StoreError::Corrupt("the kind of a revocation".to_owned()))?;
     Ok(Revocation { issuer: column(row, "issuer")?, revoked, until: moment(row, "until")? })
 }
 
@@ -51,16 +47,12 @@ impl Revocations for Sql {
                 let mut query = sqlx::query(AssertSqlSafe(statement));
                 for revocation in chunk {
                     position = position.saturating_add(1);
-                    let (kind, value, before) = match &revocation.revoked {
-                        Revoked::Token(id) => ("token", id, None),
-                        Revoked::Session(id) => ("session", id, None),
-                        Revoked::Subject(id, before) => ("subject", id, Some(before.as_millis())),
-                    };
+                    let (kind, value, before) = revocation.revoked.encode();
                     query = query
                         .bind(position)
                         .bind(revocation.issuer.as_str())
                         .bind(kind)
-                        .bind(value.as_str())
+                        .bind(value.into_owned())
                         .bind(before)
                         .bind(revocation.until.as_millis());
                 }
