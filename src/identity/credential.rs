@@ -1,5 +1,6 @@
 //! One credential, or none, or a refusal.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -53,16 +54,16 @@ impl fmt::Display for CredentialError {
 impl std::error::Error for CredentialError {}
 
 /// The one credential of a request, not yet verified.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credential<'r> {
-    token: &'r str,
+    token: Cow<'r, str>,
     transport: Transport,
     ignored: bool,
 }
 
 impl<'r> Credential<'r> {
-    /// The credential of a request: `Authorization: Bearer`, or one of `cookies`, the values of the cookies that
-    /// may hold a token, found by `request::cookie::find`. Neither the query nor a form is ever read.
+    /// The credential of a request: `Authorization: Bearer`, or one of `cookies`, the tokens in the cookies that may
+    /// hold one. Neither the query nor a form is ever read.
     ///
     /// ```text
     /// Authorization = "Bearer" 1*SP b64token        scheme in any case
@@ -71,27 +72,35 @@ impl<'r> Credential<'r> {
     /// The same token twice is one credential. Other schemes are none of ours and count as no credential.
     pub fn single(
         headers: &'r HeaderMap,
-        cookies: impl IntoIterator<Item = &'r str>,
+        cookies: impl IntoIterator<Item = Cow<'r, str>>,
     ) -> Result<Option<Self>, CredentialError> {
         let bearer = bearer(headers)?;
         let ignored = bearer.is_some_and(|token| is_api_key(headers, token));
-        let mut cookie = None;
+        let mut cookie: Option<Cow<'r, str>> = None;
         for token in cookies.into_iter().filter(|token| !token.is_empty()) {
-            if cookie.replace(token).is_some_and(|earlier| earlier != token) {
-                return Err(CredentialError::Conflicting);
+            match &cookie {
+                Some(earlier) if *earlier != token => return Err(CredentialError::Conflicting),
+                Some(_) => {}
+                None => cookie = Some(token),
             }
         }
+        let by_header = |token: &'r str| Self { token: token.into(), transport: Transport::Bearer, ignored };
         match (bearer, cookie) {
             (Some(bearer), Some(cookie)) if !ignored && bearer != cookie => Err(CredentialError::Conflicting),
-            (Some(token), None) => Ok(Some(Self { token, transport: Transport::Bearer, ignored })),
-            (Some(token), Some(_)) if !ignored => Ok(Some(Self { token, transport: Transport::Bearer, ignored })),
+            (Some(token), None) => Ok(Some(by_header(token))),
+            (Some(token), Some(_)) if !ignored => Ok(Some(by_header(token))),
             (_, Some(token)) => Ok(Some(Self { token, transport: Transport::Cookie, ignored: false })),
             (None, None) => Ok(None),
         }
     }
 
     /// The token as sent.
-    pub fn token(&self) -> &'r str {
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The token as sent, on its own.
+    pub fn into_token(self) -> Cow<'r, str> {
         self.token
     }
 
@@ -180,7 +189,7 @@ mod tests {
         for value in authorization {
             headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let credential = Credential::single(&headers, cookies.iter().copied())?;
+        let credential = Credential::single(&headers, cookies.iter().map(|token| Cow::Borrowed(*token)))?;
         Ok(credential.map(|credential| (credential.token().to_owned(), credential.transport())))
     }
 
@@ -242,7 +251,7 @@ mod tests {
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer anon.key"));
         let credential = Credential::single(&headers, []).unwrap().unwrap();
         assert!(credential.is_ignored());
-        let session = Credential::single(&headers, ["session"]).unwrap().unwrap();
+        let session = Credential::single(&headers, ["session".into()]).unwrap().unwrap();
         assert_eq!((session.token(), session.is_ignored()), ("session", false));
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer sb_publishable_1"));
         assert!(Credential::single(&headers, []).unwrap().unwrap().is_ignored());

@@ -2,7 +2,7 @@
 //!
 //! One credential or none goes in ([`credential`]); out comes a [`Caller`]: anonymous, or an [`Identity`]
 //! whose facts were read from verified claims through the mapping of its issuer ([`claims`]). Scopes and
-//! their hierarchy are in [`scope`], names of accounts in [`account`].
+//! their hierarchy are in [`scope`], names of accounts in [`account`], the cookie of Supabase's clients in [`ssr`].
 //!
 //! This part does not verify anything (that is `token`) and does not know which roles or permissions a policy
 //! defines (that is `decision`).
@@ -11,6 +11,7 @@ pub mod account;
 pub mod claims;
 pub mod credential;
 pub mod scope;
+pub mod ssr;
 
 use std::fmt;
 use std::sync::Arc;

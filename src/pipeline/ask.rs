@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
-
 use super::Pipeline;
 use crate::browser::SessionFound;
 use crate::identity::IssuerName;
@@ -50,10 +48,8 @@ pub enum Need {
     },
     /// New tokens for a cookie of `@supabase/ssr` (`on_expired: refresh_and_set_cookie`).
     SsrRefresh {
-        /// Whose cookie.
+        /// Whose session.
         issuer: IssuerName,
-        /// Its name.
-        cookie: Box<str>,
         /// The whole session in it, as JSON.
         session: Secret<String>,
     },
@@ -110,14 +106,12 @@ pub enum Checked {
 /// What became of a cookie of `@supabase/ssr` whose token had expired.
 #[derive(Clone, Debug)]
 pub enum Refreshed {
-    /// Here is a new one.
+    /// Here is a new session.
     New {
         /// The new access token.
         token: Secret<String>,
-        /// What the browser gets: the cookie in all its pieces.
-        set_cookie: Vec<HeaderValue>,
-        /// What the app gets instead of the old pieces: names and values.
-        pieces: Vec<(String, String)>,
+        /// The whole session, as JSON.
+        session: Secret<String>,
     },
     /// The session has ended.
     Over,

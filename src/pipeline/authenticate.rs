@@ -1,21 +1,24 @@
 //! Who asks: one credential, or none, verified with the keys of its own issuer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, header};
 use smallvec::SmallVec;
 
-use super::{Authorization, Course, Found, Introspected, KeyFound, Need, RETRY, Stop};
+use super::{Authorization, Course, Found, Introspected, KeyFound, Need, RETRY, Refreshed, Stop};
 use crate::browser::{LiveSession, SessionFound};
 use crate::clock::Timestamp;
 use crate::decision::Routed;
 use crate::decision::{Denial, Reason};
 use crate::identity::claims::Claims;
 use crate::identity::credential::{Credential, CredentialError};
+use crate::identity::ssr::{self, Held, SsrSession};
 use crate::identity::{Caller, IssuerName, Transport};
-use crate::policy::set::{Admission, App, Issuer, PolicySet};
+use crate::policy::document::Preset;
+use crate::policy::set::{Admission, App, Issuer, OnExpired, PolicySet};
 use crate::request::RequestError;
-use crate::request::cookie;
+use crate::request::cookie::{self, CookieError};
 use crate::request::forwarded::Origin;
 use crate::request::head::{Lookup, RequestHead};
 use crate::secret::Secret;
@@ -27,7 +30,7 @@ use crate::token::verify::{VerifiedToken, Verifier};
 #[derive(Debug)]
 pub(super) struct Authenticated<'r> {
     pub(super) caller: Caller,
-    pub(super) token: Option<&'r str>,
+    pub(super) token: Option<Cow<'r, str>>,
     transport: Option<Transport>,
     /// What the app gets as `Authorization`, where that is not what the client sent.
     access: Option<HeaderValue>,
@@ -36,12 +39,14 @@ pub(super) struct Authenticated<'r> {
 impl Authenticated<'_> {
     const NOBODY: Self = Self { caller: Caller::Anonymous, token: None, transport: None, access: None };
 
-    /// What becomes of `Authorization`: where the caller plays a part, only what was validated is forwarded.
+    /// What becomes of `Authorization`: where the caller plays a part, only what was validated is forwarded. A part of
+    /// Supabase also gets the project's own key, which its clients send while nobody is signed in, and the signatures of S3.
     pub(super) fn authorization(&self, routed: &Routed) -> Authorization {
         if let Some(access) = self.access.as_ref().filter(|_| routed.app().forward_token) {
             return Authorization::Set(access.clone());
         }
-        let validated = self.transport == Some(Transport::Bearer) || !routed.needs_credential();
+        let validated =
+            self.transport == Some(Transport::Bearer) || !routed.needs_credential() || routed.route().edge.is_some();
         if routed.app().forward_token && validated { Authorization::Keep } else { Authorization::Remove }
     }
 }
@@ -71,14 +76,35 @@ pub(super) fn authenticate<'a>(
     }
     let policy = routed.policy();
     let cookies = cookies(policy, head.headers)?;
-    let credential = Credential::single(head.headers, cookies)?.filter(|credential| !credential.is_ignored());
+    let tokens = cookies.iter().map(|cookie| cookie.token.clone());
+    let credential = Credential::single(head.headers, tokens)?.filter(|credential| !credential.is_ignored());
     if let Some(session) = session(with, routed, head, course)? {
         course.set_cookie.extend(session.set_cookie.iter().cloned());
         return by_session(with, routed, head, origin, now, (session, credential));
     }
     let Some(credential) = credential else { return Ok(Authenticated::NOBODY) };
-    let (token, transport) = (credential.token(), credential.transport());
-    let verified = match with.verifier.verify(token, now) {
+    let transport = credential.transport();
+    let sent_by = |issuer: &IssuerName| {
+        cookies.iter().find(|cookie| cookie.issuer.name == *issuer && cookie.token == credential.token())
+    };
+    let mut verified = with.verifier.verify(credential.token(), now);
+    let mut renewed = None;
+    if transport != Transport::Bearer
+        && let Some(ended) = ended(&verified, now)
+        && let Some((issuer, _)) = with.verifier.named(credential.token())
+        && let Some((cookie, session)) = sent_by(&issuer).and_then(|cookie| Some((cookie, cookie.session.as_ref()?)))
+    {
+        match renew(with, (cookie, session), ended, head, course)? {
+            Renewal::Keep => {}
+            Renewal::Nobody => return Ok(Authenticated::NOBODY),
+            Renewal::New(token) => {
+                verified = with.verifier.verify(token, now);
+                renewed = Some(token);
+            }
+        }
+    }
+    let token = renewed.unwrap_or(credential.token());
+    let verified = match verified {
         Ok(verified) => verified,
         Err(error) => verify_later(with, policy, token, error)?,
     };
@@ -91,9 +117,7 @@ pub(super) fn authenticate<'a>(
     check_revoked(with, issuer, verified.claims(), routed.app())?;
     let may_come_so = match transport {
         Transport::Bearer => issuer.bearer,
-        Transport::Cookie | Transport::Session => {
-            issuer.cookies.iter().any(|name| cookie::find(head.headers, name).ok().flatten() == Some(token))
-        }
+        Transport::Cookie | Transport::Session => sent_by(&issuer.name).is_some(),
     };
     if !may_come_so {
         return Err(refuse("token_wrong_transport").into());
@@ -103,10 +127,75 @@ pub(super) fn authenticate<'a>(
     }
     Ok(Authenticated {
         caller: Caller::Known(Box::new(verified.identity(transport))),
-        token: Some(token),
+        token: Some(renewed.map_or_else(|| credential.into_token(), Cow::Borrowed)),
         transport: Some(transport),
         access: None,
     })
+}
+
+/// How a token has ended, if it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It is still accepted, since clocks differ.
+    Just,
+    /// It is not accepted any more.
+    Long,
+}
+
+fn ended(verified: &Result<VerifiedToken, TokenError>, now: Timestamp) -> Option<Ended> {
+    match verified {
+        Ok(verified) => verified.expires().is_some_and(|expires| expires <= now).then_some(Ended::Just),
+        Err(TokenError::Expired) => Some(Ended::Long),
+        Err(_) => None,
+    }
+}
+
+/// What becomes of a session of `@supabase/ssr` whose access token has ended.
+enum Renewal<'a> {
+    Keep,
+    Nobody,
+    New(&'a str),
+}
+
+/// The browser's own client refreshes its session, unless the policy says that the gateway does (`on_expired`).
+fn renew<'a>(
+    with: With<'a>,
+    (cookie, session): (&InCookie<'_, '_>, &SsrSession),
+    ended: Ended,
+    head: &RequestHead<'_>,
+    course: &mut Course,
+) -> Result<Renewal<'a>, Stop> {
+    let on_expired = cookie.issuer.supabase.as_ref().map(|project| project.on_expired).unwrap_or_default();
+    match (on_expired, &with.found.refreshed, ended) {
+        (OnExpired::Unauthenticated, _, Ended::Just) => Ok(Renewal::Keep),
+        (OnExpired::Unauthenticated, _, Ended::Long) => Ok(Renewal::Nobody),
+        (OnExpired::RefreshAndSetCookie, None, _) => {
+            Err(Stop::Ask(Need::SsrRefresh { issuer: cookie.issuer.name.clone(), session: session.json.clone() }))
+        }
+        (OnExpired::RefreshAndSetCookie, Some(Refreshed::New { token, session: json }), _) => {
+            replace(cookie.name, ssr::cookies(cookie.name, json.expose(), session.encoding), head, course);
+            Ok(Renewal::New(token.expose()))
+        }
+        (OnExpired::RefreshAndSetCookie, Some(Refreshed::Over), _) => {
+            replace(cookie.name, Vec::new(), head, course);
+            Ok(Renewal::Nobody)
+        }
+        (OnExpired::RefreshAndSetCookie, Some(Refreshed::Unavailable), Ended::Just) => Ok(Renewal::Keep),
+        (OnExpired::RefreshAndSetCookie, Some(Refreshed::Unavailable), Ended::Long) => {
+            Err(unavailable("the session cannot be refreshed now", "refresh_unavailable").into())
+        }
+    }
+}
+
+/// The browser and the app get these cookies instead of the pieces that the browser sent.
+fn replace(name: &str, pieces: Vec<(String, String)>, head: &RequestHead<'_>, course: &mut Course) {
+    let left_over =
+        cookie::pieces(head.headers, name).into_iter().filter(|old| !pieces.iter().any(|(new, _)| new == old));
+    let removed = left_over.map(|name| ssr::removal(&name));
+    let set = pieces.iter().map(|(name, value)| ssr::set_cookie(name, value));
+    // Names of cookies are tokens, and values are written in ASCII: nothing is lost here.
+    course.set_cookie.extend(removed.chain(set).filter_map(|text| HeaderValue::try_from(text).ok()));
+    course.cookies = Some((name.into(), pieces));
 }
 
 /// The session that the browser's cookie leads to. One that leads nowhere counts as none.
@@ -170,7 +259,7 @@ fn by_session<'a>(
     let bearer = HeaderValue::try_from(format!("Bearer {access}")).map_err(|_| refuse("token_malformed"))?;
     Ok(Authenticated {
         caller: Caller::Known(Box::new(verified.identity(Transport::Session))),
-        token: Some(token),
+        token: Some(Cow::Borrowed(token)),
         transport: Some(Transport::Session),
         access: Some(bearer),
     })
@@ -232,14 +321,53 @@ fn check_revoked(with: With<'_>, issuer: &Issuer, claims: &Claims, app: &App) ->
     Ok(())
 }
 
-fn cookies<'r>(policy: &PolicySet, headers: &'r HeaderMap) -> Result<SmallVec<[&'r str; 2]>, Denial> {
+/// A token in a cookie.
+struct InCookie<'p, 'r> {
+    /// Whose policy names the cookie.
+    issuer: &'p Issuer,
+    name: &'p str,
+    token: Cow<'r, str>,
+    /// The session that the token is a part of, in a cookie of `@supabase/ssr`.
+    session: Option<SsrSession>,
+}
+
+/// The tokens in cookies: for each issuer, that of the first cookie in `from` that is there.
+fn cookies<'p, 'r>(policy: &'p PolicySet, headers: &'r HeaderMap) -> Result<SmallVec<[InCookie<'p, 'r>; 1]>, Denial> {
     let mut found = SmallVec::new();
     if headers.contains_key(header::COOKIE) {
-        for name in policy.issuers.iter().flat_map(|issuer| &issuer.cookies) {
-            found.extend(cookie::find(headers, name).map_err(RequestError::from)?);
+        for issuer in &policy.issuers {
+            for name in &issuer.cookies {
+                if let Some(cookie) = in_cookie(issuer, name, headers).map_err(RequestError::from)? {
+                    found.push(cookie);
+                    break;
+                }
+            }
         }
     }
     Ok(found)
+}
+
+fn in_cookie<'p, 'r>(
+    issuer: &'p Issuer,
+    name: &'p str,
+    headers: &'r HeaderMap,
+) -> Result<Option<InCookie<'p, 'r>>, CookieError> {
+    if issuer.preset != Preset::Supabase {
+        let value = cookie::find(headers, name)?.filter(|value| !value.is_empty());
+        return Ok(value.map(|value| InCookie { issuer, name, token: Cow::Borrowed(value), session: None }));
+    }
+    let Some(value) = cookie::find_in_pieces(headers, name)? else { return Ok(None) };
+    Ok(match Held::read(value) {
+        Held::Token(token) => Some(InCookie { issuer, name, token, session: None }),
+        Held::Session(session) => {
+            let token = Cow::Owned(session.access.expose().clone());
+            Some(InCookie { issuer, name, token, session: Some(session) })
+        }
+        Held::Nothing => {
+            tracing::debug!(issuer = issuer.name.as_str(), cookie = name, "a session in a cookie cannot be read");
+            None
+        }
+    })
 }
 
 fn refused(error: TokenError) -> Denial {
@@ -255,7 +383,8 @@ fn refused(error: TokenError) -> Denial {
 /// that is the app's own or listed (ASVS 3.5.1, RFC 6455 §10.2).
 fn check_origin(app: &App, head: &RequestHead<'_>, origin: &Origin<'_>) -> Result<(), Denial> {
     let reads = matches!(head.method, "GET" | "HEAD" | "OPTIONS") && !head.has_header(header::UPGRADE.as_str());
-    let same_site = || head.header("sec-fetch-site").one() == Some("same-origin");
+    // `none`: the user asked for it, no page did.
+    let same_site = || matches!(head.header("sec-fetch-site").one(), Some("same-origin" | "none"));
     let allowed = match head.header(header::ORIGIN.as_str()) {
         _ if reads => true,
         Lookup::One(value) => may_act(app, value, origin),

@@ -178,8 +178,8 @@ pub struct Forward {
     pub authorization: Authorization,
     /// Cookies that the answer sets beside the app's own.
     pub set_cookie: Vec<http::HeaderValue>,
-    /// Cookies that the app gets with another value: names and values.
-    pub cookies: Vec<(String, String)>,
+    /// A cookie that the app gets anew: its name, and its pieces (names and values) in the place of all that came.
+    pub cookies: Option<(Box<str>, Vec<(String, String)>)>,
     /// An origin that may read the answer.
     pub cors_origin: Option<Box<str>>,
     /// Whether people log in there: read its body, then ask [`Pipeline::attempt`].
@@ -245,7 +245,7 @@ struct Course {
     limited: Option<Limited>,
     shared: Vec<SharedTake>,
     set_cookie: Vec<http::HeaderValue>,
-    cookies: Vec<(String, String)>,
+    cookies: Option<(Box<str>, Vec<(String, String)>)>,
 }
 
 /// Why the stages end early.
@@ -318,7 +318,7 @@ impl Pipeline {
             limited: None,
             shared: Vec::new(),
             set_cookie: Vec::new(),
-            cookies: Vec::new(),
+            cookies: None,
         };
         let end = self.stages(&active, head, found, (&id, at), &mut course);
         let (verdict, outcome) = match end {
@@ -386,11 +386,12 @@ impl Pipeline {
             ask @ Stop::Ask(_) => ask,
         })?;
         authenticate::check_websocket(&routed, head, &origin).map_err(|denial| routed.refuse(denial))?; // 403
-        let (token, authorization) = (authenticated.token, authenticated.authorization(&routed));
+        let authorization = authenticated.authorization(&routed);
+        let token = authenticated.token;
 
         authorize_overridden(&routed, &authenticated.caller, &facts, now)?; // 400, 401, 403, 405
         let permit = authorize(routed, authenticated.caller, &facts, now)?; // 401, 403
-        let keys = limit::Keys { caller: permit.caller(), token, ..keys };
+        let keys = limit::Keys { caller: permit.caller(), token: token.as_deref(), ..keys };
         self.limit(active, permit.route(), &permit.route().limits_by_identity, &keys, course)?; // 429
         let mut edits = headers(&permit, &facts, now)?; // 403
         match permit.destination() {
@@ -406,7 +407,7 @@ impl Pipeline {
                     host: canonical_host(&host),
                     authorization,
                     set_cookie: std::mem::take(&mut course.set_cookie),
-                    cookies: std::mem::take(&mut course.cookies),
+                    cookies: course.cookies.take(),
                     cors_origin: cors_origin(&permit, head),
                     login: permit.route().login,
                 };

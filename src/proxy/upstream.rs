@@ -77,7 +77,7 @@ fn edit(headers: &mut HeaderMap, permit: &Permit, passing: &Passing, request_id:
         Authorization::Remove => drop(headers.remove(AUTHORIZATION)),
         Authorization::Set(value) => drop(headers.insert(AUTHORIZATION, value.clone())),
     }
-    cookies(headers, permit);
+    cookies(headers, permit, forward.cookies.as_ref());
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);
     }
@@ -85,16 +85,29 @@ fn edit(headers: &mut HeaderMap, permit: &Permit, passing: &Passing, request_id:
 }
 
 /// One `Cookie` field (RFC 9113 §8.2.3), without the gateway's own and, where tokens are not forwarded, without
-/// those that hold tokens. The others stay byte for byte.
-fn cookies(headers: &mut HeaderMap, permit: &Permit) {
+/// those that hold tokens, in all their pieces. The others stay byte for byte.
+fn cookies(headers: &mut HeaderMap, permit: &Permit, renewed: Option<&(Box<str>, Vec<(String, String)>)>) {
     if !headers.contains_key(COOKIE) {
         return;
     }
-    let mut removed = vec![SESSION_COOKIE];
-    if !permit.app().forward_token {
-        removed.extend(permit.policy().issuers.iter().flat_map(|issuer| &issuer.cookies).map(AsRef::as_ref));
+    let forwards = permit.app().forward_token;
+    let holds_token = |key: &[u8]| {
+        let mut names = permit.policy().issuers.iter().flat_map(|issuer| &issuer.cookies);
+        names.any(|name| cookie::is_piece(key, name))
+    };
+    let removed = |key: &[u8]| {
+        key == SESSION_COOKIE.as_bytes()
+            || (!forwards && holds_token(key))
+            || renewed.is_some_and(|(name, _)| cookie::is_piece(key, name))
+    };
+    let mut value = cookie::without(headers, removed);
+    if let Some((_, pieces)) = renewed.filter(|_| forwards) {
+        let old = value.as_ref().map(|value| value.as_bytes().to_vec());
+        let new = pieces.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
+        let joined = old.into_iter().chain(new).collect::<Vec<_>>().join(&b"; "[..]);
+        value = HeaderValue::from_bytes(&joined).ok().filter(|value| !value.is_empty());
     }
-    match cookie::without(headers, &removed) {
+    match value {
         Some(value) => headers.insert(COOKIE, value),
         None => headers.remove(COOKIE),
     };

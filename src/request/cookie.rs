@@ -1,6 +1,14 @@
-//! Cookies: finding one by its exact name, and removing some without touching the others.
+//! Cookies: finding one by its exact name, whole or in pieces, and removing some without touching the others.
+
+use std::borrow::Cow;
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
+use smallvec::SmallVec;
+
+/// The most bytes that the pieces of one cookie may have together …
+const MOST: usize = 64 * 1024;
+/// … and the most pieces.
+const PIECES: usize = 20;
 
 refusals! {
     /// Why the cookies of a request are refused.
@@ -27,10 +35,103 @@ pub fn find<'r>(headers: &'r HeaderMap, name: &str) -> Result<Option<&'r str>, C
     Ok(found)
 }
 
-/// The one `Cookie` header to forward: all fields joined as RFC 9113 §8.2.3 says, without the cookies named. The
-/// bytes of the others stay as they were. `None` if nothing is left.
-pub fn without(headers: &HeaderMap, names: &[&str]) -> Option<HeaderValue> {
-    let is_named = |pair: &[u8]| names.iter().any(|name| value_of(pair, name).is_some());
+/// The value of a cookie that is cut into pieces where it is long, as `@supabase/ssr` does: `name` itself, unless it is
+/// empty; else `name.0`, `name.1`, … up to the first gap, joined. More than 20 pieces or 64 KiB count as nothing.
+pub fn find_in_pieces<'r>(headers: &'r HeaderMap, name: &str) -> Result<Option<Cow<'r, str>>, CookieError> {
+    let mut whole: Option<&str> = None;
+    let mut pieces: SmallVec<[Option<&str>; 4]> = SmallVec::new();
+    let (mut several, mut too_many) = (false, false);
+    for field in headers.get_all(COOKIE) {
+        for pair in field.as_bytes().split(|byte| *byte == b';') {
+            let Some((key, value)) = split(pair) else { continue };
+            let Some(piece) = Piece::of(key, name) else { continue };
+            let value = std::str::from_utf8(value).map_err(|_| CookieError::NotText)?;
+            match piece {
+                Piece::Whole => {
+                    if whole.replace(value).is_some_and(|earlier| earlier != value) {
+                        return Err(CookieError::Several);
+                    }
+                }
+                Piece::Number(number) if number >= PIECES => too_many = true,
+                Piece::Number(number) => {
+                    if pieces.len() <= number {
+                        pieces.resize(number + 1, None);
+                    }
+                    if let Some(place) = pieces.get_mut(number) {
+                        several |= place.replace(value).is_some_and(|earlier| earlier != value);
+                    }
+                }
+            }
+        }
+    }
+    if let Some(whole) = whole.filter(|whole| !whole.is_empty()) {
+        return Ok(Some(Cow::Borrowed(whole)).filter(|value| value.len() <= MOST));
+    }
+    if several {
+        return Err(CookieError::Several);
+    }
+    let joined = || pieces.iter().map_while(|piece| piece.filter(|piece| !piece.is_empty()));
+    let length: usize = joined().map(str::len).sum();
+    if length == 0 || length > MOST || (too_many && joined().count() == PIECES) {
+        return Ok(None);
+    }
+    let mut text = String::with_capacity(length);
+    text.extend(joined());
+    Ok(Some(Cow::Owned(text)))
+}
+
+/// The names of all pieces of a cookie that a request has, once each.
+pub fn pieces(headers: &HeaderMap, name: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for field in headers.get_all(COOKIE) {
+        for (key, _) in field.as_bytes().split(|byte| *byte == b';').filter_map(split) {
+            if let (Some(_), Ok(key)) = (Piece::of(key, name), std::str::from_utf8(key))
+                && !names.iter().any(|known| known == key)
+            {
+                names.push(key.to_owned());
+            }
+        }
+    }
+    names
+}
+
+/// A piece of a cookie, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    Whole,
+    Number(usize),
+}
+
+impl Piece {
+    /// ```text
+    /// piece = name [ "." number ]        number = "0" / ( %x31-39 *DIGIT )
+    /// ```
+    fn of(key: &[u8], name: &str) -> Option<Self> {
+        let rest = key.strip_prefix(name.as_bytes())?;
+        let digits = match rest {
+            [] => return Some(Self::Whole),
+            [b'.', digits @ ..] if digits.iter().all(u8::is_ascii_digit) => digits,
+            _ => return None,
+        };
+        match digits {
+            [] | [b'0', _, ..] => None,
+            digits => {
+                let add = |number: usize, digit: &u8| number * 10 + usize::from(digit - b'0');
+                Some(Self::Number(digits.iter().fold(0, |number, digit| add(number.min(PIECES * 10), digit))))
+            }
+        }
+    }
+}
+
+/// Whether a cookie of this name is `name`, or a piece of it.
+pub fn is_piece(key: &[u8], name: &str) -> bool {
+    Piece::of(key, name).is_some()
+}
+
+/// The one `Cookie` header to forward: all fields joined as RFC 9113 §8.2.3 says, without the cookies whose names are to
+/// be removed. The bytes of the others stay as they were. `None` if nothing is left.
+pub fn without(headers: &HeaderMap, removed: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
+    let is_named = |pair: &[u8]| split(pair).is_some_and(|(key, _)| removed(key));
     let mut fields = headers.get_all(COOKIE).iter();
     if let (Some(only), None) = (fields.next(), fields.next())
         && !only.as_bytes().split(|byte| *byte == b';').any(is_named)
@@ -59,9 +160,14 @@ pub fn without(headers: &HeaderMap, names: &[&str]) -> Option<HeaderValue> {
 
 /// The value, if this pair is the cookie `name`.
 fn value_of<'p>(pair: &'p [u8], name: &str) -> Option<&'p [u8]> {
+    split(pair).filter(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
+}
+
+/// Name and value of a pair.
+fn split(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     let equals = pair.iter().position(|byte| *byte == b'=')?;
     let (key, value) = pair.split_at_checked(equals)?;
-    (key.trim_ascii() == name.as_bytes()).then(|| value.strip_prefix(b"=").unwrap_or(value).trim_ascii())
+    Some((key.trim_ascii(), value.strip_prefix(b"=").unwrap_or(value).trim_ascii()))
 }
 
 #[cfg(test)]
@@ -119,9 +225,47 @@ mod tests {
             (&["S=x; ss=y"], Some("S=x; ss=y")),
             (&[], None),
         ] {
-            let left = without(&cookies(fields), &["s"]);
+            let left = without(&cookies(fields), |name| name == b"s");
             assert_eq!(left.as_ref().map(|value| value.to_str().unwrap()), expected, "{fields:?}");
         }
+    }
+
+    #[test]
+    fn a_cookie_in_pieces_is_joined_up_to_the_first_gap() {
+        let many = |count: usize, size: usize| {
+            let field: Vec<String> = (0..count).map(|number| format!("s.{number}={}", "x".repeat(size))).collect();
+            let mut headers = HeaderMap::new();
+            headers.append(COOKIE, HeaderValue::try_from(field.join("; ")).unwrap());
+            find_in_pieces(&headers, "s").map(|found| found.map(|value| value.len()))
+        };
+        for (fields, expected) in [
+            (&["a=1; s=x"][..], Ok(Some("x"))),
+            (&["s.0=a; s.1=b; s.2=c"], Ok(Some("abc"))),
+            (&["s.2=c; b=2", "s.0=a", "s.1=b"], Ok(Some("abc"))),
+            (&["s=x; s.0=a; s.1=b"], Ok(Some("x"))),
+            (&["s=; s.0=a; s.1=b"], Ok(Some("ab"))),
+            (&["s.0=a; s.2=c"], Ok(Some("a"))),
+            (&["s.0=a; s.1=; s.2=c"], Ok(Some("a"))),
+            (&["s.1=b; s.2=c"], Ok(None)),
+            (&["s.0=a; s.01=b; s.=c; s.x=d; s.1x=e; S.1=f; ss.1=g"], Ok(Some("a"))),
+            (&["s="], Ok(None)),
+            (&[], Ok(None)),
+            (&["s.0=a; s.0=a; s.1=b"], Ok(Some("ab"))),
+            (&["s.0=a; s.0=b"], Err(CookieError::Several)),
+            (&["s=x; s=y"], Err(CookieError::Several)),
+            (&["s=x; s.0=a; s.0=b"], Ok(Some("x"))),
+            (&["s.0=a; s.99999999999999999999999999=b"], Ok(Some("a"))),
+        ] {
+            let headers = cookies(fields);
+            assert_eq!(find_in_pieces(&headers, "s"), expected.map(|value| value.map(Cow::Borrowed)), "{fields:?}");
+        }
+        assert_eq!(many(20, 3180), Ok(Some(20 * 3180)));
+        assert_eq!(many(21, 1), Ok(None), "more pieces than are read");
+        assert_eq!(many(20, 3300), Ok(None), "more bytes than are read");
+        let found = pieces(&cookies(&["a=1; s.1=b; s=; s.0=x; s-code-verifier=y; s.1=b"]), "s");
+        assert_eq!(found, ["s.1", "s", "s.0"]);
+        let left = without(&cookies(&["a=1; s.1=b; s=; s.0=x; s-code-verifier=y"]), |name| is_piece(name, "s"));
+        assert_eq!(left.unwrap(), "a=1; s-code-verifier=y");
     }
 
     proptest! {
@@ -130,7 +274,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.append(COOKIE, HeaderValue::from_str(&text).unwrap());
             let mut left = HeaderMap::new();
-            if let Some(value) = without(&headers, &["s"]) {
+            if let Some(value) = without(&headers, |name| name == b"s") {
                 left.append(COOKIE, value);
             }
             prop_assert_eq!(find(&left, "s"), Ok(None));

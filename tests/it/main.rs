@@ -22,5 +22,6 @@ mod io;
 mod openapi;
 mod ordinary;
 mod presets;
+mod ssr;
 mod table;
 mod upstream;
