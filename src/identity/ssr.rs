@@ -105,7 +105,8 @@ fn access_token(json: &str) -> Option<Secret<String>> {
         #[serde(borrow)]
         access_token: Cow<'j, str>,
     }
-    let session: Session<'_> = serde_json::from_str(json).ok()?;
+    // serde would read an array into it, too.
+    let session: Session<'_> = json.trim_ascii_start().starts_with('{').then(|| serde_json::from_str(json).ok())??;
     Some(session.access_token.into_owned()).filter(|token| !token.is_empty()).map(Secret::new)
 }
 
