@@ -235,7 +235,8 @@ fn token_text(argument: &str) -> Result<String, String> {
 }
 
 fn verified(policy: &PolicySet, token: &str, now: Timestamp) -> (Presented, String, Option<Place>) {
-    match policy.verifier.verify(token, now) {
+    let keys = super::token::all_keys(policy, None).unwrap_or_default();
+    match keys.verifier(policy).verify(token, now) {
         Ok(token) => {
             let identity = token.identity(Transport::Bearer);
             let expires = token.expires().map_or_else(String::new, |at| format!(" · expires in {}", until(now, at)));

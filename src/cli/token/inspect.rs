@@ -24,7 +24,7 @@ use super::Keyed;
 
 /// Shows what a token says, and what each check says to it
 ///
-/// The policy decides as it would for a request, with the environment's keys. Exit code 1: the token would be refused.
+/// The policy decides as it would for a request, with the environment's keys and those that its issuers publish. Exit code 1: the token would be refused.
 /// Refresh tokens are looked up in the store. The token itself is not printed.
 #[derive(Args, Debug)]
 pub struct Inspect {
@@ -88,7 +88,7 @@ impl Inspect {
         }
         let keyed = Keyed::load(global, terminal, environment)?;
         let policy = keyed.policy(terminal)?;
-        let verifier = super::snapshot(policy, opened.as_ref())?.verifier(policy);
+        let verifier = super::all_keys(policy, opened.as_ref())?.verifier(policy);
         let findings = findings(&token, policy, &verifier, opened.as_ref(), now)?;
         let exit = if findings.verdict.is_ok() { Exit::Fine } else { Exit::Found };
         let fingerprint = Fingerprint::of(&token);
@@ -221,7 +221,7 @@ fn signature(compact: &Compact<'_>, rules: &IssuerRules) -> Check {
         None => header.algorithm.to_string(),
     };
     match &rules.keys {
-        IssuerKeys::Unavailable => Check::unknown("signature", "the keys of the issuer are not at hand"),
+        IssuerKeys::Unavailable => Check::unknown("signature", "the issuer's keys are not to be had; `portcullis doctor` says why"),
         IssuerKeys::Known(keys) => match keys.verify(compact, rules.algorithms) {
             Ok(key) => Check::passed("signature", by(key.kid().map(|kid| kid.as_str()))),
             Err(error) => Check::failed("signature", format!("{} · {error}", by(header.kid.as_deref()))),

@@ -17,10 +17,11 @@ use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
 use crate::config::Environment;
+use crate::fetch::Fetcher;
 use crate::issuer::{Issuers, Snapshot};
 use crate::policy::set::PolicySet;
 use crate::reload::load::{self, Loaded, load};
-use crate::server::{SystemClock, SystemRandom};
+use crate::server::{SystemClock, SystemRandom, services};
 use crate::store::{SigningKey, SigningKeys, StoreError, TokenHash};
 
 use super::exit::Exit;
@@ -110,13 +111,29 @@ impl Keyed {
 
 /// The keys of the gateway's own issuers, as a gateway on this store has them; none are made.
 fn snapshot(policy: &PolicySet, opened: Option<&Opened>) -> Result<Snapshot, Exit> {
+    own_keys(policy, opened, None).map(|issuers| Snapshot::clone(&issuers.live().snapshot()))
+}
+
+fn own_keys(policy: &PolicySet, opened: Option<&Opened>, fetcher: Option<Fetcher>) -> Result<Arc<Issuers>, Exit> {
     let keys = opened.map(|opened| Arc::new(ReadOnly(Arc::clone(&opened.stores.keys))) as Arc<dyn SigningKeys>);
-    let issuers = Issuers::new(keys, Arc::new(SystemClock), Arc::new(SystemRandom));
+    let issuers = Arc::new(Issuers::new(keys, Arc::new(SystemClock), Arc::new(SystemRandom)).fetching(fetcher));
     if let Some(opened) = opened {
         opened.run(issuers.refresh(policy))?;
     }
-    let live = issuers.live();
-    Ok(Snapshot::clone(&live.snapshot()))
+    Ok(issuers)
+}
+
+/// All keys that a gateway has: also those that others publish, which are fetched.
+pub fn all_keys(policy: &PolicySet, opened: Option<&Opened>) -> Result<Snapshot, Exit> {
+    if policy.issuers.iter().all(|issuer| issuer.remote.is_none()) {
+        return snapshot(policy, opened);
+    }
+    let issuers = own_keys(policy, opened, services::fetcher())?;
+    // What cannot be fetched is a key that is not there; the check of the signature says so.
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        runtime.block_on(issuers.fetch_due(policy));
+    }
+    Ok(Snapshot::clone(&issuers.live().snapshot()))
 }
 
 /// Signing keys that are only looked at: what is due is left to the gateway.
