@@ -103,6 +103,22 @@ node_packages() {
     echo "$wanted" >$env/.installed
 }
 
+# Next.js, for the guide that is about it.
+next_packages() {
+    local env=target/test-env/next bin wanted
+    [ -e target/test-env/node/node ] || { rm -rf $env; return; }
+    bin=$(dirname "$(readlink target/test-env/node/node)")
+    wanted=$(cat tests/guides/next/package-lock.json <("$bin/node" --version) | cksum)
+    [ "$(cat $env/.installed 2>/dev/null)" = "$wanted" ] && return
+    say "installing Next.js into $env"
+    rm -rf $env
+    mkdir -p $env
+    cp tests/guides/next/{package.json,package-lock.json,.npmrc} $env
+    "$bin/npm" ci --prefix $env --loglevel=error >/dev/null
+    echo "$wanted" >$env/.installed
+}
+
 python_packages
 node_packages
+next_packages
 say "ready"

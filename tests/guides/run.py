@@ -12,7 +12,7 @@ How a guide is written so that it can be followed (CONTRIBUTING.md says the same
   BACKGROUND go on running (a second time: started anew). Lines below a command are its output: `…` stands for anything
   within a line, a line of `…` alone for any number of lines. A command without output just has to succeed. A line that
   ends in `\\` goes on.
-- ```python, ```js, ```ts, ```sh, ```ini: written to their file; without one, compiled.
+- ```python, ```js, ```ts, ```tsx, ```sh, ```ini: written to their file; without one, compiled.
 - ```sql, ```text and other kinds are an error unless a guide's table below says what is done instead.
 
 What differs from what a reader does is in the tables: SUBSTITUTED (addresses and keys, nothing else), REPLACED (commands
@@ -38,7 +38,8 @@ import urllib.request
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 GUIDES = ROOT / "docs" / "guides"
-NODE = ROOT / "target" / "test-env" / "node"
+STATE = ROOT / "target" / "test-env"
+NODE = STATE / "node"
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(HERE)]
 import run as e2e  # noqa: E402
 from worlds import WORLDS, World  # noqa: E402
@@ -49,7 +50,7 @@ from worlds import WORLDS, World  # noqa: E402
 BACKGROUND = {
     "portcullis serve": "127.0.0.1:9901",
     "uvicorn": "127.0.0.1:8000",
-    "node server.mjs": "127.0.0.1:3000",
+    "npx next dev": "127.0.0.1:3000",
 }
 # Commands that are not run: why, and what is looked at instead.
 REPLACED = {
@@ -170,7 +171,24 @@ class Shell:
 
 
 class Background(e2e.Server):
-    pass
+    """A process and what it starts."""
+
+    def spawn(self, arguments: list, environment: dict, folder: pathlib.Path):
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                arguments, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                start_new_session=True)
+
+    def stop(self, seconds: float = 20.0) -> int:
+        os.killpg(self.process.pid, signal.SIGTERM)
+        status = self.process.wait(seconds)
+        self.end()
+        return status
+
+    def end(self):
+        with contextlib.suppress(ProcessLookupError, AttributeError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 class Follower:
@@ -185,7 +203,8 @@ class Follower:
         (self.home / ".curlrc").write_text("no-progress-meter\n")  # as where its output is a terminal
         (self.bin / "portcullis").symlink_to(program)
         if NODE.exists():
-            (self.bin / "node").symlink_to(NODE / "node")
+            for name in ("node", "npm", "npx"):
+                (self.bin / name).symlink_to((NODE / "node").resolve().parent / name if name != "node" else NODE / "node")
         self.running: dict[str, Background] = {}
         self.substituted: dict[str, str] = {}
         # Addresses: what stands in the guides, and where it is here.
@@ -200,17 +219,22 @@ class Follower:
         kept = {name: os.environ[name] for name in ("LANG", "RUST_BACKTRACE") if name in os.environ}
         self.environment = kept | {
             "PATH": f"{self.bin}:{venv}:{os.environ['PATH']}", "HOME": str(self.home), "NO_COLOR": "1",
-            "PYTHONDONTWRITEBYTECODE": "1", "NODE_NO_WARNINGS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1", "NODE_NO_WARNINGS": "1", **self.node_22(),
             "PORTCULLIS_LISTEN": f"127.0.0.1:{self.ports['8080']}",
             "PORTCULLIS_ADMIN__LISTEN": f"127.0.0.1:{self.ports['9901']}",
         } | self.world.environment()
         self.shell = Shell(work, self.environment)
 
+    def node_22(self) -> dict:
+        """The guides ask for Node 22; 20 has what is needed behind a flag."""
+        version = subprocess.run([NODE / "node", "--version"], capture_output=True, text=True, timeout=60).stdout
+        return {"NODE_OPTIONS": "--experimental-websocket"} if version.startswith(("v20.", "v21.")) else {}
+
     # SUBSTITUTED: addresses and keys, nothing else. Longest first.
     def table(self) -> list[tuple[str, str]]:
         rows = {f"127.0.0.1:{port}": f"127.0.0.1:{here}" for port, here in self.ports.items()}
         rows |= {f"localhost:{port}": f"localhost:{self.ports[port]}" for port in ("8080", "3000")}
-        rows |= {f"--port {port}": f"--port {self.ports[port]}" for port in ("8000", "3000", "5000")}
+        rows |= {f"{flag} {port}": f"{flag} {self.ports[port]}" for flag in ("-p", "--port") for port in ("8000", "3000", "5000")}
         rows |= self.world.substituted()
         return sorted(rows.items(), key=lambda row: -len(row[0]))
 
@@ -310,6 +334,8 @@ class Follower:
             compose(path, self.shell.folder)
         elif path.suffix in (".yaml", ".yml"):
             assert word == "yaml", f"{block.file} is {word}"
+        elif path.suffix in (".ts", ".tsx"):
+            self.world.typed(block)
 
     def on_disk(self) -> str | None:
         """The revision of the files that a running gateway has seen."""
@@ -477,7 +503,7 @@ def main() -> int:
     for path in paths:
         if options.only not in path.name:
             continue
-        with tempfile.TemporaryDirectory(prefix="portcullis-guide-") as folder:
+        with tempfile.TemporaryDirectory(prefix="guide-", dir=STATE) as folder:
             follower = Follower(Guide(path), options.gateway.resolve(), pathlib.Path(folder), options.verbose)
             follower.follow()
         passed, failed = passed + follower.passed, failed + follower.failed

@@ -3,17 +3,79 @@
 `substituted` is the only place where texts of a guide are exchanged: addresses and keys.
 """
 
+import html.parser
+import http.cookiejar
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import time
+import urllib.parse
 import urllib.request
+
+import requests
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 import run as e2e  # noqa: E402
+
+NEXT = ROOT / "target" / "test-env" / "next"
+
+
+class Form(html.parser.HTMLParser):
+    """The first form of a page: where it goes, and what stands in it already."""
+
+    def __init__(self, page: requests.Response):
+        super().__init__()
+        self.action, self.fields, self.multipart, self.state = page.url, {}, False, "before"
+        self.page = page
+        self.feed(page.text)
+        assert self.state != "before", f"no form on {page.url}: {page.text[:300]}"
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        if tag == "form" and self.state == "before":
+            self.state = "in"
+            self.action = urllib.parse.urljoin(self.page.url, found.get("action") or self.page.url)
+            self.multipart = (found.get("enctype") or "").lower().startswith("multipart/")
+        elif tag == "input" and self.state == "in" and found.get("type") == "hidden" and found.get("name"):
+            self.fields[found["name"]] = found.get("value") or ""
+
+    def handle_endtag(self, tag):
+        if tag == "form" and self.state == "in":
+            self.state = "after"
+
+
+class Browser:
+    """What a browser sends when somebody types an address or submits a form, cookies included. No scripts."""
+
+    def __init__(self):
+        self.session = requests.Session()
+        # Browsers take loopback for safe: cookies that are `Secure` go there without TLS.
+        self.session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(secure_protocols=("http", "https")))
+        self.session.headers.update({
+            "Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document",
+            "User-Agent": "Mozilla/5.0 (guides)",
+        })
+
+    def get(self, url: str) -> requests.Response:
+        return self.session.get(url, headers={"Sec-Fetch-Site": "none"}, timeout=60)
+
+    def post(self, url: str, fields: dict, multipart: bool = False) -> requests.Response:
+        at = urllib.parse.urlsplit(url)
+        headers = {"Origin": f"{at.scheme}://{at.netloc}", "Sec-Fetch-Site": "same-origin"}
+        if multipart:
+            return self.session.post(url, files={name: (None, value) for name, value in fields.items()}, headers=headers, timeout=60)
+        return self.session.post(url, data=fields, headers=headers, timeout=60)
+
+    def submit(self, page: requests.Response, fields: dict) -> requests.Response:
+        form = Form(page)
+        return self.post(form.action, form.fields | fields, form.multipart)
+
+    def cookies(self) -> dict:
+        return {cookie.name: cookie.value for cookie in self.session.cookies}
 
 
 class World:
@@ -128,11 +190,137 @@ class Supabase(World):
         self.fake.ask("POST", "/settings", {"jwt_issuer": ""})
 
 
+class Keycloak(World):
+    """A realm, played by tests/oidc's certified provider: Keycloak's paths, and what is in its access tokens."""
+
+    PASSWORD = "Gate-keycloak-mona-1"
+
+    def __init__(self, follower):
+        super().__init__(follower)
+        self.port, self.control_port = e2e.free_port(), e2e.free_port()
+        self.issuer = f"http://localhost:{self.port}/realms/shop"
+        self.server = e2e.Server("provider", follower.root / "provider.log")
+        self.at_the_end_of = {"Browser sessions": self.in_a_browser}
+
+    def start(self):
+        gateway = f"http://127.0.0.1:{self.follower.ports['8080']}"
+        endpoints = {
+            "authorization": "auth", "token": "token", "jwks": "certs", "userinfo": "userinfo", "end_session": "logout",
+            "introspection": "token/introspect", "revocation": "revoke",
+        }
+        settings = {
+            "port": self.port, "control": self.control_port, "path": "/realms/shop", "audience": "api", "cookie_key": "k" * 32,
+            "routes": {name: f"/protocol/openid-connect/{path}" for name, path in endpoints.items()},
+            "users": {"mona": {"password": self.PASSWORD}},
+            "claims": {
+                "mona": {"realm_access": {"roles": ["manager", "offline_access"]}, "email": "mona@example.com", "preferred_username": "mona"},
+                "reports": {"realm_access": {"roles": ["offline_access"]}, "preferred_username": "service-account-reports"},
+            },
+            "clients": [
+                {"client_id": "reports", "client_secret": "the-secret-of-the-client", "redirect_uris": [], "response_types": [],
+                 "grant_types": ["client_credentials"]},
+                {"client_id": "gateway", "client_secret": "the-secret-of-the-gateway", "grant_types": ["authorization_code", "refresh_token"],
+                 "redirect_uris": [f"{gateway}/auth/callback"], "post_logout_redirect_uris": [gateway, f"{gateway}/"]},
+            ],
+        }
+        node = ROOT / "target" / "test-env" / "node"
+        with self.server.log.open("ab") as out:
+            self.server.process = subprocess.Popen(
+                [str(node / "node"), "--preserve-symlinks", "--preserve-symlinks-main", str(node / "oidc" / "provider.mjs")],
+                env=os.environ | {"OIDC_PROVIDER": json.dumps(settings)}, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT)
+        discovery = f"http://127.0.0.1:{self.port}/realms/shop/.well-known/openid-configuration"
+        e2e.wait_until("the provider answers", lambda: urllib.request.urlopen(discovery, timeout=5), process=self.server.process)
+
+    def end(self):
+        self.server.end()
+
+    def substituted(self):
+        return {"https://keycloak.example.com/realms/shop": self.issuer}
+
+    def in_a_browser(self):
+        """signing in at the provider's page, reading, signing out"""
+        browser, gateway = Browser(), f"http://127.0.0.1:{self.follower.ports['8080']}"
+        page = browser.get(f"{gateway}/users/me")
+        assert "Provider sign-in" in page.text, f"{page.url}: {page.text[:300]}"
+        page = browser.submit(page, {"name": "mona", "password": self.PASSWORD, "do": "sign-in"})
+        assert page.url == f"{gateway}/users/me", f"{page.url}: {page.text[:300]}"
+        me = page.json()
+        assert me["by"] == "cookie" and "manager" in me["roles"], me
+        assert browser.get(f"{gateway}/reports/2026").json() == {"report": "all is well"}
+        browser.post(f"{gateway}/logout", {})
+        page = browser.get(f"{gateway}/users/me")
+        assert "Provider sign-in" in page.text, f"signing out left a session: {page.url}: {page.text[:300]}"
+
+
+class Next(Supabase):
+    """A project on supabase.com, and a real Next.js."""
+
+    def __init__(self, follower):
+        super().__init__(follower)
+        self.by_hand = {"The app as it is": self.create_next_app}
+        self.at_the_end_of = {"The gateway in front": self.in_a_browser, "Who refreshes": self.refreshed, "Worth knowing": self.types}
+        self.browser = Browser()
+
+    def environment(self):
+        return {"NEXT_TELEMETRY_DISABLED": "1"}
+
+    def create_next_app(self):
+        """npx create-next-app, and a user in the project"""
+        self.add_user()
+        folder = self.follower.shell.folder
+        # Links, since Next.js wants its packages inside the folder.
+        subprocess.run(["cp", "-al", NEXT / "node_modules", folder / "node_modules"], check=True)
+        (folder / "package.json").write_text('{"name": "web", "private": true}\n')
+        (folder / "app").mkdir()
+        (folder / "app" / "layout.tsx").write_text(
+            "import type { ReactNode } from 'react'\n\nexport default function Layout({ children }: { children: ReactNode }) {\n"
+            "  return (\n    <html lang=\"en\">\n      <body>{children}</body>\n    </html>\n  )\n}\n")
+        (folder / "app" / "page.tsx").write_text("export default function Home() {\n  return <h1>Home</h1>\n}\n")
+
+    def in_a_browser(self):
+        """signing in on the app's own page, reading a page and the API"""
+        gateway, browser = f"http://127.0.0.1:{self.follower.ports['8080']}", self.browser
+        page = browser.get(f"{gateway}/account")
+        assert page.url == f"{gateway}/login?redirectTo=%2Faccount", page.url
+        page = browser.submit(page, {"email": "ada@example.com", "password": PASSWORD})
+        assert page.url == f"{gateway}/account" and "ada@example.com" in page.text, f"{page.url}: {page.text[:2000]}"
+        me = browser.get(f"{gateway}/api/me").json()
+        assert me == {"id": self.user()["id"], "notes": []}, me
+
+    def refreshed(self):
+        """a cookie whose token has expired: refreshed by the gateway, once, and set anew"""
+        gateway, browser = f"http://127.0.0.1:{self.follower.ports['8080']}", self.browser
+        name = "POST auth/token?grant_type=refresh_token"
+        self.fake.ask("POST", "/settings", {"jwt_exp": 1})
+        browser.submit(browser.get(f"{gateway}/login"), {"email": "ada@example.com", "password": PASSWORD})
+        self.fake.ask("POST", "/settings", {"jwt_exp": 3600})
+        time.sleep(32)  # the leeway of 30 s, too
+        before, cookies = self.fake.ask("GET", "/counters").get(name, {"count": 0})["count"], browser.cookies()
+        page = browser.get(f"{gateway}/account")
+        assert page.url == f"{gateway}/account" and "ada@example.com" in page.text, f"{page.url}: {page.text[:500]}"
+        after = self.fake.ask("GET", "/counters")[name]["count"]
+        assert after == before + 1, f"{after - before} refreshes"
+        assert browser.cookies() != cookies, "the cookie is the old one"
+        assert browser.get(f"{gateway}/api/me").status_code == 200
+
+    def typed(self, block):
+        """At the end, all of them together."""
+
+    def types(self):
+        """tsc over the app, with the types of next, react and @supabase/ssr"""
+        done = subprocess.run(
+            ["npx", "tsc", "--noEmit", "-p", "."], cwd=self.follower.shell.folder, env=self.follower.environment,
+            capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 class Fastapi(World):
     """An app and nothing else."""
 
 
 WORLDS = {
     "fastapi": Fastapi,
+    "keycloak": Keycloak,
+    "nextjs-supabase-ssr": Next,
     "supabase": Supabase,
 }

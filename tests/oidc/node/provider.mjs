@@ -2,6 +2,9 @@
 //
 //   OIDC_PROVIDER='{"port":…, "control":…, "host":"localhost", "users":{"rita":{"password":"…","roles":["reader"]}}, …}' node provider.mjs
 //
+// Further settings make it look like others: `path` (of the issuer), `routes` (of its endpoints, below that), `audience` (of
+// all access tokens, which are JWTs then), `claims` (by user or client, in access tokens instead of the usual ones).
+//
 // Prints one line of JSON when it is ready, and stays until its standard input ends. The control port takes
 // POST /rotate, /mode, /lifetime, /forget, /reset and GET /counts: see `control` below.
 import { randomBytes } from 'node:crypto'
@@ -86,6 +89,7 @@ function make() {
     adapter: Kept,
     clients: settings.clients,
     jwks: { keys },
+    ...(settings.routes && { routes: settings.routes }),
     cookies: { keys: [settings.cookie_key] },
     findAccount,
     conformIdTokenClaims: false, // claims of scopes are in the ID token, as most providers do it
@@ -111,12 +115,12 @@ function make() {
       resourceIndicators: {
         enabled: true,
         // What a client asks for that names no resource; without one, access tokens are opaque and for userinfo.
-        defaultResource: (_ctx, client, oneOf) => oneOf ?? (client.clientId.endsWith('-jwt') ? 'https://api.example/' : undefined),
+        defaultResource: (_ctx, client, oneOf) => oneOf ?? (settings.audience || client.clientId.endsWith('-jwt') ? 'https://api.example/' : undefined),
         useGrantedResource: () => true,
         getResourceServerInfo: (_ctx, resource) => {
           if (!resources[resource]) throw new Error(`no such resource: ${resource}`)
           return {
-            scope: 'notes:read notes:write', audience: resource, accessTokenTTL: lifetime.access,
+            scope: 'notes:read notes:write', audience: settings.audience ?? resource, accessTokenTTL: lifetime.access,
             accessTokenFormat: resources[resource], jwt: { sign: { alg: settings.access_alg ?? 'ES256' } },
           }
         },
@@ -124,6 +128,8 @@ function make() {
     },
     extraTokenClaims: (_ctx, token) => {
       const user = settings.users[token.accountId]
+      const own = settings.claims?.[token.accountId ?? token.clientId]
+      if (own) return own
       return user && { roles: user.roles ?? [], email: `${token.accountId}@example.com` }
     },
     issueRefreshToken: (_ctx, client) => client.grantTypeAllowed('refresh_token'),
@@ -191,6 +197,11 @@ const server = http.createServer((request, response) => {
         response.writeHead(error.statusCode ?? 500, { 'content-type': 'text/html; charset=utf-8' })
         response.end(html('That did not work', `<pre>${escaped(error.message)}</pre>`))
       })
+    }
+    if (settings.path && request.url.startsWith(settings.path + '/')) {
+      // Mounted there, as a realm of several is.
+      request.originalUrl = request.url
+      request.url = request.url.slice(settings.path.length)
     }
     return answer(request, response)
   }
