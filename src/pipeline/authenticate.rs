@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, header};
 use smallvec::SmallVec;
 
-use super::{Authorization, Course, Found, Introspected, KeyFound, Need, RETRY, Refreshed, Stop};
+use super::{Authorization, Course, Found, Introspected, KeyFound, Need, RETRY, Refreshed, Stop, cors};
 use crate::browser::{LiveSession, SessionFound};
 use crate::clock::Timestamp;
 use crate::decision::Routed;
@@ -16,7 +16,7 @@ use crate::identity::credential::{Credential, CredentialError};
 use crate::identity::ssr::{self, Held, SsrSession};
 use crate::identity::{Caller, IssuerName, Transport};
 use crate::policy::document::Preset;
-use crate::policy::set::{Admission, App, Issuer, OnExpired, PolicySet};
+use crate::policy::set::{Admission, App, Edge, Issuer, OnExpired, PolicySet};
 use crate::request::RequestError;
 use crate::request::cookie::{self, CookieError};
 use crate::request::forwarded::Origin;
@@ -399,9 +399,12 @@ pub(super) fn check_websocket(routed: &Routed, head: &RequestHead<'_>, origin: &
     if !routed.route().websocket || routed.app().cors.is_none() || !head.has_header(header::UPGRADE.as_str()) {
         return Ok(());
     }
+    // Who speaks through a socket of Supabase's Realtime is told by a token inside it, never by a cookie.
+    let is_realtime = routed.route().edge == Some(Edge::Realtime);
+    let may_read = || routed.app().cors.as_ref().is_some_and(|cors| cors::allowed_origin(cors, head).is_some());
     match head.header(header::ORIGIN.as_str()) {
         Lookup::Missing => Ok(()), // no browser
-        Lookup::One(value) if may_act(routed.app(), value, origin) => Ok(()),
+        Lookup::One(value) if may_act(routed.app(), value, origin) || (is_realtime && may_read()) => Ok(()),
         Lookup::One(_) | Lookup::Unclear => Err(cross_origin()),
     }
 }
