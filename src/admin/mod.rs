@@ -133,6 +133,11 @@ impl Admin {
             Resource::Reload => self.reload().await,
             Resource::Metrics => {
                 let (services, problems) = (self.services.snapshot(), self.problems());
+                let (now, issuers) = (self.clock.now(), status::issuers(&services, &self.policy.snapshot()));
+                let fetched = issuers.iter().map(|issuer| {
+                    (issuer.issuer.as_str(), issuer.keys, issuer.fetched.map(|fetched| now.since(fetched)))
+                });
+                self.metrics.issuers(fetched);
                 self.metrics.state(services.revoked.len(), services.revoked.is_current(), problems.is_empty());
                 let text = self.metrics.encode(self.clock.now(), &self.decision_log);
                 let mut response = Response::text(200, text);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 use crate::diagnostic::json;
+use crate::issuer::RemoteStatus;
 use crate::pipeline::Services;
 use crate::policy::set::{Issuer, PolicySet};
 use crate::reload::publish::ReloadStatus;
@@ -50,6 +51,7 @@ pub(super) fn describe(admin: &Admin) -> Value {
         }),
         "revocations": { "entries": services.revoked.len(), "current": services.revoked.is_current() },
         "keys": keys(&running, &services),
+        "issuers": issuers(&services, &running).iter().map(|issuer| remote(issuer, now)).collect::<Value>(),
         "listeners": listeners,
         "admin": { "address": admin.address.to_string() },
         "settings_not_acted_on": admin.not_acted_on,
@@ -68,6 +70,25 @@ fn keys(policy: &PolicySet, services: &Services) -> Value {
         json!({ "issuer": issuer.name.as_str(), "signs": signer.is_some(), "kid": kid })
     };
     local.map(key).collect()
+}
+
+/// What is known of the keys that issuers of the policy publish.
+pub(super) fn issuers(services: &Services, policy: &PolicySet) -> Vec<RemoteStatus> {
+    let mut all = services.issuers.remote();
+    all.retain(|status| policy.issuer(&status.issuer).is_some_and(|issuer| issuer.remote.is_some()));
+    all
+}
+
+fn remote(status: &RemoteStatus, now: Timestamp) -> Value {
+    json!({
+        "issuer": status.issuer.as_str(),
+        "url": status.url,
+        "keys": status.keys,
+        "fetched": status.fetched.map(time),
+        "age_seconds": status.fetched.map(|fetched| now.since(fetched).as_secs()),
+        "next_fetch": status.next.map(time),
+        "error": status.error,
+    })
 }
 
 /// Why the set on disk does not run.

@@ -235,15 +235,18 @@ fn token_text(argument: &str) -> Result<String, String> {
 }
 
 fn verified(policy: &PolicySet, token: &str, now: Timestamp) -> (Presented, String, Option<Place>) {
-    let keys = super::token::all_keys(policy, None).unwrap_or_default();
-    match keys.verifier(policy).verify(token, now) {
+    let (verifier, no_keys) = super::token::verifier_without_store(policy, token);
+    match verifier.verify(token, now) {
         Ok(token) => {
             let identity = token.identity(Transport::Bearer);
             let expires = token.expires().map_or_else(String::new, |at| format!(" · expires in {}", until(now, at)));
             let who = format!("token · {}{expires}", token.algorithm());
             (Presented::Identity(Box::new(identity)), who, None)
         }
-        Err(error) => (Presented::Invalid(error.name().to_owned()), format!("token · {error}"), None),
+        Err(error) => {
+            let why = no_keys.map_or_else(String::new, |why| format!(" ({why})"));
+            (Presented::Invalid(error.name().to_owned()), format!("token · {error}{why}"), None)
+        }
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use http::header::CACHE_CONTROL;
 use serde_json::Value;
 
 use crate::config::Environment;
 use crate::diagnostic::Code;
 use crate::fetch::Fetcher;
+use crate::issuer::max_age;
 use crate::policy::document::{Definition, Issuer, Preset, Source, Waivable};
+use crate::policy::issuer::KeysAt;
+use crate::policy::set::{self, PolicySet};
+use crate::provider::Discovery;
 use crate::token::algorithm::AlgorithmSet;
 use crate::token::jwks::{Jwks, Origin};
 use crate::token::verify::IssuerKeys;
@@ -18,7 +21,7 @@ use super::{Looked, Named, World};
 
 const SECTION: Section = Section::Keys;
 /// Key sets and discovery documents are smaller than this.
-const MOST: usize = 256 * 1024;
+const MOST: usize = 1024 * 1024;
 
 /// What needs no network. What is wrong with a secret is said where the variable is looked at, and not here again.
 pub(super) fn look(world: &World, environment: &[Finding]) -> Vec<Finding> {
@@ -72,21 +75,24 @@ pub(super) fn look(world: &World, environment: &[Finding]) -> Vec<Finding> {
 /// One task for each issuer whose keys are published.
 pub(super) fn tasks(world: &World, fetcher: &Fetcher) -> Vec<Named> {
     let Some(document) = world.document() else { return Vec::new() };
-    let mut tasks: Vec<Named> = Vec::new();
-    let mut seen = false;
+    let mut all: Vec<Asked> = match world.live.candidate.as_ref().map(|candidate| candidate.policy()) {
+        Some(policy) => policy.issuers.iter().filter_map(|issuer| Asked::as_served(policy, issuer)).collect(),
+        None => Vec::new(),
+    };
+    // What does not load as a whole is looked at as far as it says where its keys are.
     for definition in &document.issuers {
-        seen |= definition.value.preset.value == Preset::Supabase;
-        if let Some(asked) = Asked::of(definition, &world.environment) {
-            let fetcher = fetcher.clone();
-            tasks.push((format!("keys of {}", asked.issuer), Box::pin(async move { asked.look(&fetcher).await })));
+        if !all.iter().any(|asked| asked.issuer == definition.name.value) {
+            all.extend(Asked::of(definition, &world.environment));
         }
     }
-    if let Some(url) = world.environment.get("SUPABASE_URL").filter(|_| !seen && document.issuers.is_empty()) {
-        let asked = Asked::supabase("supabase", url, world.environment.get("SUPABASE_JWT_SECRET").is_some());
-        let fetcher = fetcher.clone();
-        tasks.push(("keys of supabase".to_owned(), Box::pin(async move { asked.look(&fetcher).await })));
+    if let Some(url) = world.environment.get("SUPABASE_URL").filter(|_| all.is_empty() && document.issuers.is_empty()) {
+        all.push(Asked::supabase("supabase", url, world.environment.get("SUPABASE_JWT_SECRET").is_some()));
     }
-    tasks
+    let task = |asked: Asked| -> Named {
+        let fetcher = fetcher.clone();
+        (format!("keys of {}", asked.issuer), Box::pin(async move { asked.look(&fetcher).await }))
+    };
+    all.into_iter().map(task).collect()
 }
 
 /// Where an issuer's keys are asked for.
@@ -105,6 +111,21 @@ enum Place {
 }
 
 impl Asked {
+    /// As the gateway itself asks.
+    fn as_served(policy: &PolicySet, issuer: &set::Issuer) -> Option<Self> {
+        let remote = issuer.remote.as_ref()?;
+        let rules = policy.verifier.issuers().find(|rules| rules.name == issuer.name);
+        Some(Self {
+            issuer: issuer.name.as_str().to_owned(),
+            place: match &remote.at {
+                KeysAt::Url(url) => Place::Jwks(url.to_string()),
+                KeysAt::Discovery(issuer) => Place::Discovery(issuer.to_string()),
+            },
+            algorithms: remote.algorithms,
+            secret: rules.is_some_and(|rules| matches!(rules.keys, IssuerKeys::Known(_))),
+        })
+    }
+
     fn of(definition: &Definition<Issuer>, environment: &Environment) -> Option<Self> {
         let settings = &definition.value;
         let issuer = definition.name.value.clone();
@@ -169,7 +190,7 @@ impl Asked {
         let url = match &self.place {
             Place::Jwks(url) => url.clone(),
             Place::Discovery(issuer) => {
-                let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+                let url = Discovery::url(issuer);
                 let (body, _, _) = self.document(fetcher, &url, looked).await?;
                 let document: Value = serde_json::from_slice(&body)
                     .map_err(|_| Trouble::new("discovery", format!("{url}  is not JSON")))?;
@@ -180,10 +201,8 @@ impl Asked {
                     return Err(Trouble::new("issuer_mismatch", message)
                         .help("write `issuer` exactly as the provider does, the slash at the end included"));
                 }
-                match text("jwks_uri") {
-                    Some(url) => url.to_owned(),
-                    None => return Err(Trouble::new("discovery", format!("{url}  names no jwks_uri"))),
-                }
+                let read = Discovery::parse(issuer, &body).and_then(|found| found.keys().map(str::to_owned));
+                read.map_err(|error| Trouble::new("discovery", format!("{url}  {error}")))?
             }
         };
         let (body, took, cache) = self.document(fetcher, &url, looked).await?;
@@ -198,8 +217,8 @@ impl Asked {
         })?;
         let number = crate::cli::terminal::count(jwks.keys.iter().count(), "key");
         let mut message = format!("JWKS 200 in {} ms · {number} ({})", took.as_millis(), names(jwks.keys.algorithms()));
-        if let Some(seconds) = cache {
-            message.push_str(&format!(" · cache {} min", seconds / 60));
+        if let Some(age) = cache {
+            message.push_str(&format!(" · cache {} min", age.as_secs() / 60));
         }
         for problem in &jwks.ignored {
             let finding = Finding::warning(SECTION, "key_left_out", &self.issuer, format!("not used: {problem}"));
@@ -213,7 +232,7 @@ impl Asked {
         fetcher: &Fetcher,
         url: &str,
         looked: &mut Looked,
-    ) -> Result<(bytes::Bytes, Duration, Option<u64>), Trouble> {
+    ) -> Result<(bytes::Bytes, Duration, Option<Duration>), Trouble> {
         if let Some(rest) = url.strip_prefix("http://")
             && !crate::cli::token::is_loopback(host(rest))
         {
@@ -232,12 +251,7 @@ impl Asked {
             let redirect = if fetched.status.is_redirection() { ", and redirects are not followed" } else { "" };
             return Err(Trouble::new("unreachable", format!("{url}  answers {}{redirect}", fetched.status.as_u16())));
         }
-        let cache = fetched
-            .headers
-            .get(CACHE_CONTROL)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.split(',').find_map(|part| part.trim().strip_prefix("max-age=")?.parse().ok()));
-        Ok((fetched.body, fetched.took, cache))
+        Ok((fetched.body, fetched.took, max_age(&fetched.headers)))
     }
 }
 

@@ -24,7 +24,7 @@ use super::Keyed;
 
 /// Shows what a token says, and what each check says to it
 ///
-/// The policy decides as it would for a request, with the environment's keys and those that its issuers publish. Exit code 1: the token would be refused.
+/// The policy decides as it would for a request, with the environment's keys. Exit code 1: the token would be refused.
 /// Refresh tokens are looked up in the store. The token itself is not printed.
 #[derive(Args, Debug)]
 pub struct Inspect {
@@ -88,8 +88,8 @@ impl Inspect {
         }
         let keyed = Keyed::load(global, terminal, environment)?;
         let policy = keyed.policy(terminal)?;
-        let verifier = super::all_keys(policy, opened.as_ref())?.verifier(policy);
-        let findings = findings(&token, policy, &verifier, opened.as_ref(), now)?;
+        let (verifier, why) = super::verifier(policy, opened.as_ref(), &token)?;
+        let findings = findings(&token, policy, (&verifier, why.as_deref()), opened.as_ref(), now)?;
         let exit = if findings.verdict.is_ok() { Exit::Fine } else { Exit::Found };
         let fingerprint = Fingerprint::of(&token);
         let short: String = fingerprint.as_bytes().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
@@ -146,7 +146,7 @@ fn parts(token: &str) -> (Option<Value>, Option<Map<String, Value>>) {
 fn findings(
     token: &str,
     policy: &PolicySet,
-    verifier: &Verifier,
+    (verifier, no_keys): (&Verifier, Option<&str>),
     opened: Option<&Opened>,
     now: Timestamp,
 ) -> Result<Findings, Exit> {
@@ -162,7 +162,7 @@ fn findings(
         checks.push(issuer(claims, rules, verifier));
     }
     if let (Some(rules), Ok(compact)) = (rules, &compact) {
-        checks.push(signature(compact, rules));
+        checks.push(signature(compact, rules, no_keys));
     }
     if let (Some(rules), Some(claims)) = (rules, &claims) {
         checks.push(audience(claims, rules));
@@ -214,14 +214,17 @@ fn issuer(claims: &Map<String, Value>, rules: Option<&IssuerRules>, verifier: &V
     }
 }
 
-fn signature(compact: &Compact<'_>, rules: &IssuerRules) -> Check {
+fn signature(compact: &Compact<'_>, rules: &IssuerRules, no_keys: Option<&str>) -> Check {
     let header = compact.header();
     let by = |kid: Option<&str>| match kid {
         Some(kid) => format!("{} by key {}", header.algorithm, printable(kid)),
         None => header.algorithm.to_string(),
     };
     match &rules.keys {
-        IssuerKeys::Unavailable => Check::unknown("signature", "the issuer's keys are not to be had; `portcullis doctor` says why"),
+        IssuerKeys::Unavailable => {
+            let why = no_keys.map_or_else(String::new, |why| format!(": {}", printable(why)));
+            Check::unknown("signature", format!("the issuer's keys are not to be had{why}"))
+        }
         IssuerKeys::Known(keys) => match keys.verify(compact, rules.algorithms) {
             Ok(key) => Check::passed("signature", by(key.kid().map(|kid| kid.as_str()))),
             Err(error) => Check::failed("signature", format!("{} · {error}", by(header.kid.as_deref()))),

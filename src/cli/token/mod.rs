@@ -17,12 +17,12 @@ use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
 use crate::config::Environment;
-use crate::fetch::Fetcher;
 use crate::issuer::{Issuers, Snapshot};
 use crate::policy::set::PolicySet;
 use crate::reload::load::{self, Loaded, load};
 use crate::server::{SystemClock, SystemRandom, services};
 use crate::store::{SigningKey, SigningKeys, StoreError, TokenHash};
+use crate::token::verify::Verifier;
 
 use super::exit::Exit;
 use super::stores::Opened;
@@ -111,29 +111,46 @@ impl Keyed {
 
 /// The keys of the gateway's own issuers, as a gateway on this store has them; none are made.
 fn snapshot(policy: &PolicySet, opened: Option<&Opened>) -> Result<Snapshot, Exit> {
-    own_keys(policy, opened, None).map(|issuers| Snapshot::clone(&issuers.live().snapshot()))
-}
-
-fn own_keys(policy: &PolicySet, opened: Option<&Opened>, fetcher: Option<Fetcher>) -> Result<Arc<Issuers>, Exit> {
-    let keys = opened.map(|opened| Arc::new(ReadOnly(Arc::clone(&opened.stores.keys))) as Arc<dyn SigningKeys>);
-    let issuers = Arc::new(Issuers::new(keys, Arc::new(SystemClock), Arc::new(SystemRandom)).fetching(fetcher));
+    let issuers = issuers(opened);
     if let Some(opened) = opened {
         opened.run(issuers.refresh(policy))?;
     }
-    Ok(issuers)
+    let live = issuers.live();
+    Ok(Snapshot::clone(&live.snapshot()))
 }
 
-/// All keys that a gateway has: also those that others publish, which are fetched.
-pub fn all_keys(policy: &PolicySet, opened: Option<&Opened>) -> Result<Snapshot, Exit> {
-    if policy.issuers.iter().all(|issuer| issuer.remote.is_none()) {
-        return snapshot(policy, opened);
+fn issuers(opened: Option<&Opened>) -> Issuers {
+    let keys = opened.map(|opened| Arc::new(ReadOnly(Arc::clone(&opened.stores.keys))) as Arc<dyn SigningKeys>);
+    Issuers::new(keys, Arc::new(SystemClock), Arc::new(SystemRandom))
+}
+
+/// What verifies a token, with the keys that its issuer publishes: they are fetched once. Where they cannot be had, why.
+fn verifier(policy: &PolicySet, opened: Option<&Opened>, token: &str) -> Result<(Verifier, Option<String>), Exit> {
+    let mut issuers = issuers(opened);
+    let named = policy.verifier.named(token);
+    let named = named.filter(|(name, _)| policy.issuer(name).is_some_and(|issuer| issuer.remote.is_some()));
+    if named.is_some() {
+        issuers = issuers.fetching(services::fetcher());
     }
-    let issuers = own_keys(policy, opened, services::fetcher())?;
-    // What cannot be fetched is a key that is not there; the check of the signature says so.
-    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        runtime.block_on(issuers.fetch_due(policy));
+    let issuers = Arc::new(issuers);
+    if let Some(opened) = opened {
+        opened.run(issuers.refresh(policy))?;
     }
-    Ok(Snapshot::clone(&issuers.live().snapshot()))
+    let mut why = None;
+    if let Some((issuer, kid)) = named {
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => drop(runtime.block_on(issuers.find_key(policy, &issuer, kid.as_ref()))),
+            Err(error) => why = Some(error.to_string()),
+        }
+        let status = issuers.remote().into_iter().find(|status| status.issuer == issuer);
+        why = why.or(status.and_then(|status| status.error));
+    }
+    Ok((issuers.live().snapshot().verifier(policy), why))
+}
+
+/// The same, for a command that looks at no store.
+pub fn verifier_without_store(policy: &PolicySet, token: &str) -> (Verifier, Option<String>) {
+    verifier(policy, None, token).unwrap_or_else(|_| (policy.verifier.clone(), None))
 }
 
 /// Signing keys that are only looked at: what is due is left to the gateway.

@@ -159,7 +159,7 @@ fn token(
     let policy = keyed.policy(terminal)?;
     let opened = Opened::to_write(config, terminal)?;
     // Only a token that is good names what may be refused: anybody can write one with another's `jti`.
-    let verified = match super::all_keys(policy, Some(&opened))?.verifier(policy).verify(&token, now) {
+    let verified = match super::verifier(policy, Some(&opened), &token)?.0.verify(&token, now) {
         Ok(verified) => verified,
         Err(TokenError::Expired) => {
             terminal.out("the token has expired already: it is refused anyway\n");
