@@ -16,8 +16,11 @@ mod coverage;
 mod d;
 mod e;
 mod f;
+mod h;
 mod h2raw;
 mod harness;
+#[path = "../support/idp.rs"]
+mod idp;
 mod io;
 mod openapi;
 mod ordinary;

@@ -18,6 +18,8 @@ use crate::policy::issuer::RemoteKeys;
 const UNKNOWN: Duration = Duration::from_secs(30);
 /// So many such names are remembered. More are forgotten, and then the cool-down alone protects the issuer.
 const MOST_UNKNOWN: usize = 1024;
+/// No issuer is asked more often than that, whatever the policy says.
+const LEAST: Duration = Duration::from_secs(1);
 /// A fetch that takes longer has been lost: its task is gone.
 const LOST: Duration = Duration::from_secs(60);
 
@@ -62,7 +64,7 @@ impl Course {
     pub(super) fn new(settings: &RemoteKeys) -> Self {
         let RemoteKeys { refresh, cool_down, max_stale, .. } = *settings;
         Self {
-            terms: Terms { refresh, cool_down, max_stale },
+            terms: Terms { refresh: refresh.max(LEAST), cool_down: cool_down.max(LEAST), max_stale },
             fetched: None,
             began: None,
             due: None,
