@@ -7,6 +7,9 @@
     reason = "a test ends at the first surprise"
 )]
 
+#[path = "support/idp.rs"]
+mod idp;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,6 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use portcullis::token::algorithm::Algorithm;
+use portcullis::token::key::Kid;
+use portcullis::token::mint::Minter;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,6 +44,13 @@ struct Gateway {
 
 impl Gateway {
     fn start(policy: &str) -> Self {
+        let gateway = Self::launch(policy);
+        gateway.until("ready", |gateway| gateway.admin("GET", "/-/ready").0 == 200);
+        gateway
+    }
+
+    /// One that listens and may not be ready.
+    fn launch(policy: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("policies")).unwrap();
         fs::write(dir.path().join("policies/a.yaml"), policy).unwrap();
@@ -61,9 +74,7 @@ impl Gateway {
             }
         });
         let (address, admin) = addresses.recv_timeout(PATIENCE).expect("the gateway says where it listens");
-        let gateway = Self { dir, process, address, admin, log };
-        gateway.until("ready", |gateway| gateway.admin("GET", "/-/ready").0 == 200);
-        gateway
+        Self { dir, process, address, admin, log }
     }
 
     fn policy(&self) -> PathBuf {
@@ -339,6 +350,53 @@ fn secrets_reach_no_log_and_no_metric() {
     let (_, output, log) = gateway.stop();
     for text in seen.iter().chain([&output, &log]) {
         assert!(!text.contains("canary") && !text.contains("5e1f0c7a9b3d"), "{text}");
+    }
+}
+
+/// H03: an issuer that starts later than the gateway, goes away and comes back, as operators see it.
+#[test]
+fn an_issuer_that_cannot_be_reached_is_named_until_it_can() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    drop(listener);
+    let app = upstream();
+    let policy = format!(
+        "version: 1\nupstream: http://{app}\nidentity:\n  company: {{ preset: oidc, issuer: 'http://{at}', audience: api }}\nroutes:\n  GET /open: public\n  GET /me: authenticated\n"
+    );
+    let (minter, _) = Minter::generate(Algorithm::ES256, &[7; 32]).unwrap();
+    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
+    let claims = serde_json::json!({ "iss": format!("http://{at}"), "aud": "api", "sub": "ada", "exp": now + 600 });
+    let (key, kid) = (minter.verifying_key(), Kid::new("k1"));
+    let token = minter.mint(claims.as_object().unwrap(), Some(&kid), None).unwrap();
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let gateway = Gateway::launch(&policy);
+    let me = || Client::to(gateway.address).ask("GET", "/me", &bearer).0;
+
+    gateway.until("an error", |gateway| gateway.status()["issuers"][0]["error"].is_string());
+    assert_eq!((gateway.get("/open").0, gateway.get("/me").0, me()), (200, 401, 503));
+    let (status, said) = gateway.admin("GET", "/-/ready");
+    assert_eq!((status, &*said), (503, "issuer `company`: its keys could not be fetched yet\n"));
+    let issuer = gateway.status()["issuers"][0].clone();
+    assert_eq!((&issuer["issuer"], &issuer["keys"], &issuer["fetched"]), (&"company".into(), &0.into(), &Value::Null));
+    assert!(issuer["error"].as_str().unwrap().contains("connection refused"), "{issuer}");
+
+    let jwk = Value::Object(key.named(kid).to_jwk().unwrap());
+    let idp = idp::Idp::listen(TcpListener::bind(at).unwrap(), vec![jwk]);
+    // Nobody asks for it but the gateway itself.
+    gateway.until("ready", |gateway| gateway.admin("GET", "/-/ready").0 == 200);
+    assert_eq!((me(), gateway.get("/open").0, idp.hits(idp::KEYS)), (200, 200, 1));
+    let issuer = gateway.status()["issuers"][0].clone();
+    assert_eq!((&issuer["keys"], &issuer["error"]), (&1.into(), &Value::Null));
+    assert!(issuer["next_fetch"].is_string() && issuer["age_seconds"].is_number(), "{issuer}");
+    let metrics = gateway.admin("GET", "/metrics").1;
+    for line in
+        ["portcullis_issuer_keys{issuer=\"company\"} 1", "portcullis_issuer_keys_age_seconds{issuer=\"company\"} "]
+    {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    let (_, _, log) = gateway.stop();
+    for (said, times) in [("keys cannot be fetched", 1), ("keys can be fetched again", 1), ("keys were fetched", 1)] {
+        assert_eq!(log.matches(said).count(), times, "{said}\n{log}");
     }
 }
 

@@ -325,7 +325,7 @@ async fn without_keys_its_routes_say_503_and_readiness_names_the_issuer() {
     }
 }
 
-/// H04, G03 and O08: what a hostile or broken set holds is not used, and what was there before stays.
+/// H04, D08 and O08: what a hostile or broken set holds is not used, and what was there before stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisoned_set_changes_nothing() {
     let (old, evil) = (Pair::new("a", 1), Pair::new("evil", 66));
@@ -348,50 +348,56 @@ async fn a_poisoned_set_changes_nothing() {
     };
     let good_key = old.jwk().to_string();
     let text = |body: String| Mode::Answer(200, body.into_bytes());
-    for (what, mode, keeps) in [
-        ("no keys", set(vec![]), true),
-        ("a private key", set(vec![with(json!({ "d": "AAAA" }))]), true),
-        ("a private key beside ours", set(vec![old.jwk(), with(json!({ "d": "AAAA" }))]), false),
-        ("a key for encryption", set(vec![old.jwk(), with(json!({ "use": "enc" }))]), false),
-        ("a key for signing alone", set(vec![old.jwk(), with(json!({ "key_ops": ["sign"] }))]), false),
-        ("another curve", set(vec![old.jwk(), with(json!({ "crv": "P-384" }))]), false),
-        ("another kind", set(vec![old.jwk(), with(json!({ "kty": "AKP" }))]), false),
-        ("another algorithm", set(vec![old.jwk(), with(json!({ "alg": "RS256" }))]), false),
+    for (id, what, mode, keeps) in [
+        ("H04", "no keys", set(vec![]), true),
+        ("H04", "a private key", set(vec![with(json!({ "d": "AAAA" }))]), true),
+        ("H04", "a private key beside ours", set(vec![old.jwk(), with(json!({ "d": "AAAA" }))]), false),
+        ("H04", "a key for encryption", set(vec![old.jwk(), with(json!({ "use": "enc" }))]), false),
+        ("H04", "a key for signing alone", set(vec![old.jwk(), with(json!({ "key_ops": ["sign"] }))]), false),
+        ("H04", "another curve", set(vec![old.jwk(), with(json!({ "crv": "P-384" }))]), false),
+        ("H04", "another kind", set(vec![old.jwk(), with(json!({ "kty": "AKP" }))]), false),
+        ("H04", "another algorithm", set(vec![old.jwk(), with(json!({ "alg": "RS256" }))]), false),
         (
+            "H04",
             "one name for two keys",
             set(vec![old.jwk(), evil.jwk(), with(json!({ "x": old.jwk()["x"], "y": old.jwk()["y"] }))]),
             false,
         ),
-        ("sixty-five keys", set(many(64)), true),
-        ("ten thousand keys", set(many(200).into_iter().cycle().take(10_000).collect()), true),
-        ("ten megabytes", text(format!("{{\"keys\":[{}],\"x\":\"{}\"}}", evil.jwk(), "x".repeat(10 << 20))), true),
-        ("HTML", text("<html></html>".to_owned()), true),
-        ("a redirect", Mode::Redirect(canary.keys_url()), true),
-        ("201", Mode::Answer(201, json!({ "keys": [evil.jwk()] }).to_string().into_bytes()), true),
-        // O08
+        ("H04", "sixty-five keys", set(many(64)), true),
+        ("D08", "ten thousand keys", set(many(200).into_iter().cycle().take(10_000).collect()), true),
         (
+            "D08",
+            "ten megabytes",
+            text(format!("{{\"keys\":[{}],\"x\":\"{}\"}}", evil.jwk(), "x".repeat(10 << 20))),
+            true,
+        ),
+        ("H04", "HTML", text("<html></html>".to_owned()), true),
+        ("D08", "a redirect", Mode::Redirect(canary.keys_url()), true),
+        ("H04", "201", Mode::Answer(201, json!({ "keys": [evil.jwk()] }).to_string().into_bytes()), true),
+        (
+            "O08",
             "deep",
             text(format!("{{\"keys\":[{}],\"x\":{}{}}}", evil.jwk(), "[".repeat(100_000), "]".repeat(100_000))),
             true,
         ),
-        ("cut off", text(format!("{{\"keys\":[{}]", evil.jwk())), true),
-        ("something after it", text(format!("{{\"keys\":[{}]}} x", evil.jwk())), true),
-        ("one member twice", text(format!("{{\"keys\":[{good_key}],\"keys\":[{}]}}", evil.jwk())), true),
-        ("a comma too many", text(format!("{{\"keys\":[{},]}}", evil.jwk())), true),
-        ("a byte order mark", text(format!("\u{feff}{{\"keys\":[{}]}}", evil.jwk())), true),
-        ("half a character", text(format!("{{\"keys\":[{}],\"x\":\"\\ud800\"}}", evil.jwk())), true),
-        ("no number", text(format!("{{\"keys\":[{}],\"x\":NaN}}", evil.jwk())), true),
+        ("O08", "cut off", text(format!("{{\"keys\":[{}]", evil.jwk())), true),
+        ("O08", "something after it", text(format!("{{\"keys\":[{}]}} x", evil.jwk())), true),
+        ("O08", "one member twice", text(format!("{{\"keys\":[{good_key}],\"keys\":[{}]}}", evil.jwk())), true),
+        ("O08", "a comma too many", text(format!("{{\"keys\":[{},]}}", evil.jwk())), true),
+        ("O08", "a byte order mark", text(format!("\u{feff}{{\"keys\":[{}]}}", evil.jwk())), true),
+        ("O08", "half a character", text(format!("{{\"keys\":[{}],\"x\":\"\\ud800\"}}", evil.jwk())), true),
+        ("O08", "no number", text(format!("{{\"keys\":[{}],\"x\":NaN}}", evil.jwk())), true),
     ] {
         let idp = Idp::start(vec![old.jwk()]);
         let world = World::new(&by_url("company", &idp));
         let good = old.token(&idp.issuer());
-        assert_eq!(world.ask(&good).await, 200, "{what}");
+        assert_eq!(world.ask(&good).await, 200, "{id}: {what}");
         idp.set(mode);
         world.after(601).await;
         let hostile = world.ask(&evil.token(&idp.issuer())).await;
-        assert!(matches!(hostile, 401 | 503), "{what}: {hostile}");
-        assert_eq!(world.ask_for("/items", &good).await, (200, false), "{what}");
-        assert_eq!(world.issuers.remote()[0].error.is_some(), keeps, "{what}: {:?}", world.issuers.remote());
+        assert!(matches!(hostile, 401 | 503), "{id}: {what}: {hostile}");
+        assert_eq!(world.ask_for("/items", &good).await, (200, false), "{id}: {what}");
+        assert_eq!(world.issuers.remote()[0].error.is_some(), keeps, "{id}: {what}: {:?}", world.issuers.remote());
     }
     assert_eq!(canary.all_hits(), 0, "a redirect was followed");
 }
