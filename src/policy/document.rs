@@ -710,6 +710,8 @@ pub struct Route {
     pub options: RouteOptions,
     /// Suppressions.
     pub allow: Vec<Suppression>,
+    /// Nobody wrote it: the app's preset brings it.
+    pub generated: bool,
 }
 
 /// The keys of a route that do not authorise (3.3).

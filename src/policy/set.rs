@@ -249,6 +249,8 @@ pub struct Route {
     pub on_unauthenticated: OnUnauthenticated,
     /// Which part of Supabase it leads to (`preset: supabase-edge`).
     pub edge: Option<Edge>,
+    /// Nobody wrote it: the app's preset brings it. Its place is the preset's.
+    pub generated: bool,
 }
 
 /// A part of Supabase that an app with `preset: supabase-edge` leads to. Its routes behave as the clients of that part
@@ -267,7 +269,8 @@ pub enum Edge {
     Storage,
     /// Edge functions.
     Functions,
-    /// Realtime: the key of the project stands in the query of the upgrade, the user's token inside the socket.
+    /// Realtime. Of sockets (`Route::websocket`) the key of the project stands in the query of the upgrade, and the
+    /// user's token comes inside; the rest is HTTP as with PostgREST.
     Realtime,
 }
 

@@ -73,8 +73,9 @@ pub struct Uncovered {
 impl Coverage {
     /// Nothing seen yet.
     pub(super) fn of(policy: &PolicySet) -> Self {
-        let own = |route: &&Route| !matches!(route.destination, Destination::Own(_));
-        let routes = policy.routes.iter().filter(own).map(|route| RouteCoverage {
+        // What the policy itself grants; what a preset or a login brings is not the policy's to test.
+        let written = |route: &&Route| !route.generated && !matches!(route.destination, Destination::Own(_));
+        let routes = policy.routes.iter().filter(written).map(|route| RouteCoverage {
             key: route.written.to_string(),
             place: route.place.clone(),
             allowed: 0,

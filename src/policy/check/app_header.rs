@@ -19,7 +19,8 @@
 //! `upstream: http://HOST:PORT`, or name an `upstream` on every route.
 
 use crate::diagnostic::{Code, Diagnostic};
-use crate::policy::document::{AppId, FragmentId};
+use crate::policy::document::{App, AppId, FragmentId};
+use crate::policy::template::Segment;
 
 use super::Context;
 use super::findings::{Findings, Owner};
@@ -36,7 +37,8 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
         }
 
         let header = app.header();
-        if header.is_some_and(|header| header.upstream.is_some() || header.preset.is_some()) {
+        graphql(app, found);
+        if header.is_some_and(|header| header.upstream.is_some()) {
             continue;
         }
         if app.fragments.iter().any(|fragment| header_is_damaged(context, *fragment)) {
@@ -44,6 +46,15 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
         }
         let routes = context.document.routes.iter().filter(|route| route.app == AppId(index));
         let without = routes.filter(|route| route.options.upstream.is_none()).collect::<Vec<_>>();
+        if let Some(preset) = header.and_then(|header| header.preset.as_ref()) {
+            let message = format!("app `{}` has no `upstream`", app.name.value);
+            let diagnostic = Diagnostic::new(Code::P207, message, preset.span, "in front of which project?")
+                .help("name it: `upstream: env:SUPABASE_URL`");
+            if let Some(fragment) = app.fragments.first() {
+                found.about(Owner::of_fragment(*fragment), diagnostic);
+            }
+            continue;
+        }
         if let Some(route) = without.first() {
             let mut diagnostic = Diagnostic::new(
                 Code::P207,
@@ -56,6 +67,21 @@ pub(super) fn run<'d>(context: &Context<'d>, found: &mut Findings<'d>) {
                 diagnostic = diagnostic.note(format!("{} routes of this app have none", without.len()));
             }
             found.about(Owner::of_fragment(route.fragment), diagnostic);
+        }
+    }
+}
+
+/// PostgREST has GraphQL elsewhere and in another schema: a shorter path is not enough to reach it.
+fn graphql<'d>(app: &'d App, found: &mut Findings<'d>) {
+    for (fragment, header) in app.headers.iter().filter(|(_, header)| header.preset.is_some() && header.strip_base) {
+        let Some(base) = &header.base else { continue };
+        let [.., Segment::Literal(name), Segment::Literal(version)] = base.segments.as_slice() else { continue };
+        if name == "graphql" && version == "v1" {
+            let message = format!("app `{}` cannot strip the `base` of GraphQL", app.name.value);
+            let diagnostic = Diagnostic::new(Code::P207, message, base.span, "PostgREST serves it under another path")
+                .note("it is `/rpc/graphql` there, with `Content-Profile: graphql_public`")
+                .help("leave `strip_base` out, and let the project's own edge translate");
+            found.about(Owner::of_fragment(*fragment), diagnostic);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Requirements in words.
 
-use crate::policy::document::{Access, Clause, Condition, Join, Names as Listed, Requirement};
+use crate::diagnostic::Sources;
+use crate::policy::document::{Access, Clause, Condition, Join, Names as Listed, Requirement, Route};
 use crate::policy::specificity::render;
 use crate::policy::template::Segment;
 
@@ -17,6 +18,15 @@ pub(super) fn requirement<'d>(names: &Names<'d>, asked: &'d Requirement) -> Stri
             None if access == Access::Optional => "is open to anonymous callers".to_owned(),
             None => "needs a login".to_owned(),
         },
+    }
+}
+
+/// A route's requirement as text that can be written elsewhere.
+pub(super) fn written<'d>(sources: &'d Sources, route: &Route) -> &'d str {
+    match &route.requirement {
+        // The text at its place is the name of the preset that brings it.
+        Requirement::Word(word) if route.generated => word.value.as_str(),
+        other => sources.text(other.span()),
     }
 }
 

@@ -9,24 +9,26 @@ use crate::policy::document::{Definition, Document, FragmentId, Route, Suppressi
 pub(super) struct Owner<'d> {
     pub(super) allow: &'d [Suppression],
     pub(super) fragment: FragmentId,
+    /// Nobody wrote it.
+    pub(super) generated: bool,
 }
 
 impl Owner<'_> {
     /// Only the document.
     pub(super) fn of_fragment(fragment: FragmentId) -> Self {
-        Self { allow: &[], fragment }
+        Self { allow: &[], fragment, generated: false }
     }
 }
 
 impl<'d, T> From<&'d Definition<T>> for Owner<'d> {
     fn from(definition: &'d Definition<T>) -> Self {
-        Self { allow: &definition.allow, fragment: definition.fragment }
+        Self { allow: &definition.allow, fragment: definition.fragment, generated: false }
     }
 }
 
 impl<'d> From<&'d Route> for Owner<'d> {
     fn from(route: &'d Route) -> Self {
-        Self { allow: &route.allow, fragment: route.fragment }
+        Self { allow: &route.allow, fragment: route.fragment, generated: route.generated }
     }
 }
 

@@ -139,7 +139,7 @@ fn explicit_route(
     let Some(common) = common(&winner.segments, &loser.segments) else { return diagnostic };
     let within_base =
         common.len() >= base.len() && common.iter().zip(base).all(|(one, other)| same_segment(one, other));
-    let requirement = context.sources.text(winner.route.requirement.span());
+    let requirement = describe::written(context.sources, winner.route);
     if !within_base || requirement.is_empty() || requirement.contains('\n') || !winner.route.allow.is_empty() {
         return diagnostic.help("say what the common paths need with a route of their own");
     }

@@ -26,6 +26,7 @@ use crate::diagnostic::{Code, Diagnostic};
 use crate::policy::document::Access;
 
 use super::Context;
+use super::describe::written;
 use super::findings::{Findings, Owner};
 use super::table::{Group, HostTable, Table, View, method_list};
 
@@ -76,7 +77,7 @@ fn report<'d>(
         owners.push(view.route.into());
         diagnostic = diagnostic.also(view.route.key.span, format!("would serve {}", methods.join(", ")));
         let needed = method_list(methods.into_iter().filter(|method| *method != "OPTIONS"));
-        let requirement = context.sources.text(view.route.requirement.span());
+        let requirement = written(context.sources, view.route);
         if !needed.is_empty() && !requirement.contains('\n') {
             keys.push(format!("`{} {}: {requirement}`", needed.join("|"), first.route.template.text));
         }

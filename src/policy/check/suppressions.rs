@@ -27,6 +27,20 @@ pub(super) fn finish(context: &Context<'_>, found: Findings<'_>) -> Vec<Diagnost
     let mut used: HashSet<Span> = HashSet::new();
     let mut diagnostics: Vec<Diagnostic> = Vec::new();
     for (mut diagnostic, owners) in found.into_inner() {
+        let mut generated = owners.iter().map(|owner| owner.generated);
+        // Of routes that a preset brings, nobody can make other ones. That one of them is a hole in what the policy
+        // refuses is worth knowing.
+        let is_about_it = match diagnostic.code {
+            Code::P311 => !owners.is_empty() && generated.clone().all(|generated| generated),
+            _ => owners.first().is_some_and(|owner| owner.generated),
+        };
+        if is_about_it && !diagnostic.is_error() {
+            continue;
+        }
+        // There is no text of theirs that could be edited.
+        if generated.any(|generated| generated) {
+            diagnostic.fixes.clear();
+        }
         if diagnostic.code.can_be_suppressed() {
             for owner in owners {
                 let of_document = context.document.fragments.get(owner.fragment.0);

@@ -12,7 +12,53 @@ use crate::policy::set::{App, Assertion, Cors, HostPattern, Upstream, UpstreamId
 use super::Builder;
 
 /// What Swagger UI and ordinary clients send.
-const CORS_HEADERS: [&str; 3] = ["authorization", "content-type", "x-requested-with"];
+const CORS_HEADERS: &[&str] = &["authorization", "content-type", "x-requested-with"];
+
+/// What the clients of Supabase send, uploads in pieces (tus) included.
+const SUPABASE_HEADERS: &[&str] = &[
+    "authorization",
+    "x-client-info",
+    "apikey",
+    "content-type",
+    "x-supabase-api-version",
+    "x-retry-count",
+    "prefer",
+    "accept",
+    "accept-profile",
+    "content-profile",
+    "range",
+    "range-unit",
+    "if-none-match",
+    "x-upsert",
+    "x-metadata",
+    "x-region",
+    "cache-control",
+    "x-requested-with",
+    "tus-resumable",
+    "upload-length",
+    "upload-metadata",
+    "upload-offset",
+    "upload-defer-length",
+    "x-http-method-override",
+];
+
+/// What they read, and what tus clients read.
+const SUPABASE_EXPOSED: &[&str] = &[
+    "x-supabase-api-version",
+    "x-sb-error-code",
+    "content-range",
+    "preference-applied",
+    "location",
+    "x-total-count",
+    "link",
+    "www-authenticate",
+    "tus-resumable",
+    "tus-version",
+    "tus-extension",
+    "tus-max-size",
+    "upload-offset",
+    "upload-length",
+];
 
 /// How long an assertion is valid, if nothing is stated.
 const ASSERTION: Duration = Duration::from_secs(60);
@@ -23,9 +69,6 @@ impl Builder<'_> {
         let document = self.document;
         for app in &document.apps {
             let header = app.header().unwrap_or(&nothing);
-            if let Some(preset) = &header.preset {
-                self.unsupported(preset.span, format!("`preset: {}`", preset.value));
-            }
             let place = self.place(app.name.span);
             let name: Arc<str> = app.name.value.as_str().into();
             self.policy.apps.push(App {
@@ -37,7 +80,7 @@ impl Builder<'_> {
                 strip_base: header.strip_base,
                 fold_case: header.case_insensitive == Some(true),
                 irregular: header.irregular,
-                cors: header.cors.as_ref().map(|cors| cors_settings(&cors.value)),
+                cors: header.cors.as_ref().map(|cors| cors_settings(&cors.value, header.preset.is_some())),
                 errors_fastapi: header.errors_fastapi,
                 forward_token: header.defaults.forward_token.as_ref().is_none_or(|forward| forward.value),
                 enforce_method_override: header.defaults.enforce_method_override.is_some(),
@@ -142,18 +185,17 @@ pub(super) fn host_pattern(host: &str) -> HostPattern {
     HostPattern::new(&host_text(host))
 }
 
-fn cors_settings(cors: &document::Cors) -> Cors {
+fn cors_settings(cors: &document::Cors, is_edge: bool) -> Cors {
+    let (headers, expose) = if is_edge { (SUPABASE_HEADERS, SUPABASE_EXPOSED) } else { (CORS_HEADERS, &[][..]) };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).into()).collect();
     let texts = |texts: &[Spanned<String>]| texts.iter().map(|text| text.value.as_str().into()).collect();
     let any_origin = cors.origins.iter().any(|origin| origin.value == "*");
     Cors {
         any_origin,
         origins: texts(&cors.origins),
         methods: texts(&cors.methods),
-        headers: cors
-            .headers
-            .as_ref()
-            .map_or_else(|| CORS_HEADERS.iter().map(|name| (*name).into()).collect(), |headers| texts(headers)),
-        expose: texts(&cors.expose),
+        headers: cors.headers.as_ref().map_or_else(|| names(headers), |headers| texts(headers)),
+        expose: if cors.expose.is_empty() { names(expose) } else { texts(&cors.expose) },
         credentials: cors.credentials,
         max_age: cors.max_age.unwrap_or(Duration::from_secs(600)),
     }

@@ -296,6 +296,7 @@ impl Builder<'_> {
             options,
             // The app's own endpoint answers.
             own: (!via_upstream || endpoint != OwnEndpoint::Token).then_some(endpoint),
+            generated: false,
         };
         self.route(entry, shared, tables);
     }

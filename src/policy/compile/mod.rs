@@ -163,11 +163,6 @@ impl<'d> Builder<'d> {
         self.problems.push(Diagnostic::new(code, message, span, ""));
     }
 
-    fn unsupported(&mut self, span: Span, what: impl Into<String>) {
-        let place = self.place(span);
-        self.policy.unsupported.push((place, what.into()));
-    }
-
     fn roles(&mut self) {
         let mut roles = Roles::default();
         for definition in &self.document.roles {

@@ -9,8 +9,9 @@ use http::Method;
 use crate::diagnostic::{Code, Diagnostic, Span, Spanned};
 use crate::policy::document::{self, Access, AppHeader, AppId, LimitKey, RouteOptions};
 use crate::policy::formula::{LeafId, MAX_LEAVES, Node};
+use crate::policy::lower::edge_of;
 use crate::policy::set::{
-    ANY_METHOD, App, Destination, Guard, GuardId, HeaderRule, HostPattern, LeafKind, LimitUse, Methods,
+    ANY_METHOD, App, Destination, Edge, Guard, GuardId, HeaderRule, HostPattern, LeafKind, LimitUse, Methods,
     OnUnauthenticated, OwnEndpoint, Route, RouteGuard, RouteId,
 };
 use crate::policy::specificity::{contains, folded, overlaps, render};
@@ -23,6 +24,15 @@ use super::requirement::{Leaves, parameters};
 
 /// How long an upstream may take, unless the policy says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Large files take their time.
+const STORAGE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Edge functions run up to 400 seconds.
+const FUNCTIONS_TIMEOUT: Duration = Duration::from_secs(400);
+
+/// What Supabase Auth itself takes at most.
+const AUTH_BODY: u64 = 1 << 20;
 
 /// What all routes of an app share.
 pub(super) struct Shared<'d> {
@@ -44,6 +54,8 @@ pub(super) struct Entry<'d> {
     pub(super) requirement: &'d document::Requirement,
     pub(super) options: &'d RouteOptions,
     pub(super) own: Option<OwnEndpoint>,
+    /// Nobody wrote it.
+    pub(super) generated: bool,
 }
 
 impl<'d> Builder<'d> {
@@ -74,6 +86,7 @@ impl<'d> Builder<'d> {
                 requirement: &route.requirement,
                 options: &route.options,
                 own: None,
+                generated: route.generated,
             };
             self.route(entry, shared, &mut tables);
         }
@@ -124,6 +137,7 @@ impl<'d> Builder<'d> {
             let leaves = (0..).map(LeafId).zip(&leaves.leaves);
             leaves.filter(|(_, leaf)| wanted(&leaf.kind)).fold(0, |bits, (id, _)| bits | id.bit())
         };
+        let edge = self.edge(&entry, shared);
         let route = Route {
             id,
             key: key.into(),
@@ -149,14 +163,15 @@ impl<'d> Builder<'d> {
                 .timeout
                 .as_ref()
                 .or(shared.header.defaults.timeout.as_ref())
-                .map_or(TIMEOUT, |timeout| timeout.value),
+                .map_or_else(|| timeout(edge), |timeout| timeout.value),
             max_body: entry
                 .options
                 .max_body
                 .as_ref()
                 .or(shared.header.defaults.max_body.as_ref())
-                .map(|max_body| max_body.value),
-            retry: !entry.options.no_retry,
+                .map(|max_body| max_body.value)
+                .or_else(|| is_auth(edge).then_some(AUTH_BODY)),
+            retry: !entry.options.no_retry && !is_auth(edge),
             login: false,
             websocket: entry.options.websocket,
             max_ws_age: entry.options.max_ws_age.as_ref().map(|age| age.value),
@@ -170,7 +185,8 @@ impl<'d> Builder<'d> {
                     entry.options.on_unauthenticated.as_ref().or(shared.header.defaults.on_unauthenticated.as_ref()),
                 ),
             },
-            edge: None,
+            edge,
+            generated: entry.generated,
         };
         let Some(app) = self.policy.app(shared.app) else { return };
         if let Some(other) = tables.insert(app, &route, &entry.named).and_then(|other| self.policy.route(other)) {
@@ -180,6 +196,13 @@ impl<'d> Builder<'d> {
             );
         }
         self.policy.routes.push(route);
+    }
+
+    /// Which part of Supabase a route leads to, whether it is written or the preset's.
+    fn edge(&self, entry: &Entry<'_>, shared: &Shared<'_>) -> Option<Edge> {
+        let is_edge = shared.header.preset.is_some() && entry.own.is_none();
+        let app = self.policy.app(shared.app).filter(|_| is_edge)?;
+        edge_of(&app.base, &entry.template)
     }
 
     /// The guards that may apply to a route, with their leaves numbered after the route's own.
@@ -266,6 +289,20 @@ impl<'d> Builder<'d> {
         }
         uses.into_iter().partition(|used| used.by == LimitKey::Ip)
     }
+}
+
+/// How long a part of Supabase may take, unless the policy says otherwise.
+fn timeout(edge: Option<Edge>) -> Duration {
+    match edge {
+        Some(Edge::Storage) => STORAGE_TIMEOUT,
+        Some(Edge::Functions) => FUNCTIONS_TIMEOUT,
+        _ => TIMEOUT,
+    }
+}
+
+/// Supabase Auth: a refresh that is sent twice is a reuse, and ends the session.
+fn is_auth(edge: Option<Edge>) -> bool {
+    matches!(edge, Some(Edge::Auth | Edge::Token | Edge::Logout))
 }
 
 /// `challenge`, `redirect`, or `redirect /PATH`.

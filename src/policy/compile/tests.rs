@@ -36,9 +36,10 @@ pub(super) fn compiled(text: &str) -> Result<Arc<PolicySet>, Vec<String>> {
         .map_err(errors)
 }
 
-/// The gateway's own routes, in order.
+/// The gateway's own routes but for metadata, in order.
 fn own(policy: &PolicySet) -> Vec<String> {
-    let own = policy.routes.iter().filter_map(|route| match route.destination {
+    let login = policy.routes.iter().filter(|route| !route.key.contains("/.well-known/"));
+    let own = login.filter_map(|route| match route.destination {
         Destination::Own(own) => Some(format!("{} {} {}", route.key, own.as_str(), route.access.as_str())),
         Destination::Upstream(_) => None,
     });
@@ -187,4 +188,143 @@ routes:
     let own = policy.routes.iter().filter(|route| route.own().is_some());
     assert!(own.into_iter().all(|route| route.on_unauthenticated == OnUnauthenticated::Challenge));
     assert!(policy.routes.iter().all(|route| route.edge.is_none() && route.access != Access::Todo));
+}
+
+/// Each route of an app in front of Supabase: key, access, part, and what else is not as usual.
+fn edges(policy: &PolicySet) -> Vec<String> {
+    let routes = policy.routes.iter().map(|route| {
+        let mut text = format!("{} {} {:?}", route.key, route.access.as_str(), route.edge.unwrap());
+        let minutes = route.timeout.as_secs() / 60;
+        let notes = [
+            (!route.generated, "written".to_owned()),
+            (route.websocket, "websocket".to_owned()),
+            (!route.retry, "once".to_owned()),
+            (minutes != 1, format!("{minutes}m")),
+            (route.max_body.is_some(), format!("{}B", route.max_body.unwrap_or_default())),
+            (
+                route.rewrite.is_some(),
+                format!("→ {}", crate::policy::specificity::render(route.rewrite.as_deref().unwrap_or_default())),
+            ),
+        ];
+        for (_, note) in notes.iter().filter(|(is_so, _)| *is_so) {
+            text = format!("{text} {note}");
+        }
+        text
+    });
+    routes.collect()
+}
+
+#[test]
+fn an_app_in_front_of_supabase_has_the_routes_of_its_parts() {
+    let everything = compiled("app: edge\npreset: supabase-edge\nupstream: http://localhost:1\n").unwrap();
+    assert_eq!(
+        edges(&everything),
+        [
+            "/auth/v1/** public Auth once 1048576B",
+            "/auth/v1/token public Token once 1048576B",
+            "/auth/v1/logout public Logout once 1048576B",
+            "/auth/v1/admin/** deny Auth once 1048576B",
+            "/auth/v1/invite deny Auth once 1048576B",
+            "/auth/v1/scim/** deny Auth once 1048576B",
+            "/rest/v1/** optional Rest",
+            "/rest/v1 deny Rest",
+            "/graphql/v1/** optional Rest",
+            "/storage/v1/** optional Storage 60m",
+            "/storage/v1/s3/** public Storage 60m",
+            "/functions/v1/** optional Functions 6m",
+            "/realtime/v1/** optional Realtime",
+            "/realtime/v1/websocket public Realtime websocket",
+            "/realtime/v1/api/openapi deny Realtime",
+            "/realtime/v1/api/tenants/** deny Realtime",
+        ]
+    );
+    assert!(everything.routes.iter().all(|route| route.any_method) && everything.unsupported.is_empty());
+    for (header, count, first, socket) in [
+        ("base: /auth/v1\nstrip_base: true", 6, "/auth/v1/** public Auth once 1048576B", None),
+        ("base: /sb/rest/v1\nstrip_base: true", 2, "/sb/rest/v1/** optional Rest", None),
+        (
+            "base: /realtime/v1\nstrip_base: true",
+            4,
+            "/realtime/v1/** optional Realtime",
+            Some("/realtime/v1/websocket public Realtime websocket → /socket/websocket"),
+        ),
+        (
+            "base: /realtime/v1",
+            4,
+            "/realtime/v1/** optional Realtime",
+            Some("/realtime/v1/websocket public Realtime websocket"),
+        ),
+        (
+            "base: /sb\nstrip_base: true",
+            16,
+            "/sb/auth/v1/** public Auth once 1048576B",
+            Some("/sb/realtime/v1/websocket public Realtime websocket"),
+        ),
+    ] {
+        let policy = compiled(&format!("app: edge\npreset: supabase-edge\nupstream: http://localhost:1\n{header}\n"));
+        let edges = edges(&policy.unwrap());
+        assert_eq!((edges.len(), edges[0].as_str()), (count, first), "{header}");
+        let found = edges.iter().find(|edge| edge.contains("websocket")).map(String::as_str);
+        assert_eq!(found, socket, "{header}");
+    }
+}
+
+#[test]
+fn what_is_written_stands_instead_of_what_the_preset_brings() {
+    let policy = compiled(
+        "app: edge
+preset: supabase-edge
+upstream: http://localhost:1
+defaults: { timeout: 2m, max_body: 10B }
+roles: { staff: [] }
+routes:
+  /rest/v1/**: { access: authenticated, allow: { P311: as the preset has it } }
+  POST /auth/v1/signup: { access: public, limit: 5/min by ip, max_body: 1KiB, allow: { P305: it is only for POST } }
+  POST /auth/v1/token: { access: public, limit: 5/min by ip }
+  /storage/v1/{any**}: { role: staff, timeout: 3m, allow: { P311: as the preset has it } }
+  GET /auth/v1/admin/users: { role: staff, allow: { P311: staff may look, P305: at no more } }
+",
+    )
+    .unwrap();
+    let edges = edges(&policy);
+    for expected in [
+        "/rest/v1/** authenticated Rest written 2m 10B",
+        "POST /auth/v1/signup public Auth written once 2m 1024B",
+        "POST /auth/v1/token public Token written once 2m 10B",
+        "/auth/v1/token public Token once 2m 10B",
+        "/storage/v1/{any**} authenticated Storage written 3m 10B",
+        "GET /auth/v1/admin/users authenticated Auth written once 2m 10B",
+        "/auth/v1/admin/** deny Auth once 2m 10B",
+    ] {
+        assert!(edges.iter().any(|edge| edge == expected), "{expected}: {edges:#?}");
+    }
+    assert!(!edges.iter().any(|edge| edge.starts_with("/rest/v1/** optional") || edge.starts_with("/storage/v1/** ")));
+
+    // Another app on the same host is no part of it.
+    let twice = compiled(
+        "app: edge
+preset: supabase-edge
+upstream: http://localhost:1
+---
+version: 1
+app: other
+upstream: http://localhost:1
+routes:
+  /functions/v1/**: public
+",
+    );
+    assert_eq!(twice.err(), Some(vec!["same template twice for any method".to_owned()]));
+}
+
+#[test]
+fn clients_of_supabase_send_and_read_more_headers_across_origins() {
+    for (cors, headers, expose) in [("", 24, 14), (", headers: [apikey], expose: [link, location]", 1, 2)] {
+        let policy = compiled(&format!(
+            "app: edge\npreset: supabase-edge\nupstream: http://localhost:1\ncors: {{ origins: [https://app.example]{cors} }}\n"
+        ))
+        .unwrap();
+        let cors = policy.apps[0].cors.clone().unwrap();
+        assert_eq!((cors.headers.len(), cors.expose.len()), (headers, expose));
+        assert!(cors.headers.iter().any(|name| &**name == "apikey"));
+    }
 }

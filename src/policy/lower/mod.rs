@@ -8,6 +8,7 @@
 
 mod app;
 mod condition;
+mod edge;
 mod identity;
 mod limit;
 mod login;
@@ -26,6 +27,7 @@ use super::keys::{self, Context};
 use super::yaml::{Key, Node, Text, Value, shorten};
 
 pub use condition::reference as parse_reference;
+pub(super) use edge::edge_of;
 pub use scalars::{duration as parse_duration, is_host, is_private, size as parse_size, url_fault};
 
 /// The language editions that this binary understands.
@@ -45,6 +47,7 @@ pub fn lower(files: &[(FileId, Vec<Node>)], sources: &Sources) -> (Document, Vec
             lower.document(*file, node);
         }
     }
+    edge::add(&mut lower.document);
     if lower.is_full()
         && let Some(last) = lower.diagnostics.pop()
     {

@@ -32,6 +32,7 @@ impl Lower<'_> {
             requirement,
             options,
             allow,
+            generated: false,
         });
         Some(())
     }
