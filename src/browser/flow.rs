@@ -26,7 +26,7 @@ use super::kept::random_text;
 use super::seal::OpenError;
 
 /// How the cookies of logins under way begin: never sent upstream, never taken from there.
-pub const FLOW_COOKIES: &str = "__Host-login-";
+pub(super) const FLOW_COOKIES: &str = "__Host-login-";
 
 /// How long a login may take.
 const LIFE: u64 = 600;

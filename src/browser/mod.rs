@@ -37,7 +37,6 @@ use crate::store::{CookieHash, Stores};
 use crate::telemetry::audit::{Audit, AuditEvent, Event, Outcome};
 use crate::token::verify::Verifier;
 
-pub use self::flow::FLOW_COOKIES;
 pub use self::sign_in::{Failure, Posted};
 
 /// What the cookie of a session leads to.
@@ -181,6 +180,18 @@ impl<'a> Visit<'a> {
         }
     }
 }
+
+/// Whether a cookie of this name is the gateway's own: that of a session, of any app of the policy, or of a login under
+/// way. None goes upstream, and none comes from there, in whatever case: some browsers take `__host-` for `__Host-`.
+pub fn is_own_cookie(policy: &PolicySet, name: &[u8]) -> bool {
+    let is = |own: &str| name.eq_ignore_ascii_case(own.as_bytes());
+    let begins = |own: &str| name.get(..own.len()).is_some_and(|start| start.eq_ignore_ascii_case(own.as_bytes()));
+    let mut logins = policy.apps.iter().filter_map(|app| app.login.as_ref()?.browser.as_ref());
+    is(SESSION_COOKIE) || begins(flow::FLOW_COOKIES) || logins.any(|login| is(&login.cookie))
+}
+
+/// The usual name of a session's cookie; it is ours also where no app has sessions (yet).
+const SESSION_COOKIE: &str = "__Host-session";
 
 /// The longest cookie that is looked up; ours have 43 characters.
 const MOST_COOKIE: usize = 128;

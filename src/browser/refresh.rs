@@ -34,6 +34,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LEASE: Duration = Duration::from_secs(20);
 /// After so long no further attempt is begun.
 const LAST_ATTEMPT: Duration = Duration::from_secs(6);
+/// How many attempts are made before a pause.
+const ATTEMPTS: u32 = 3;
 /// The wait before the second attempt; it doubles.
 const BACK_OFF: Duration = Duration::from_millis(200);
 /// How often a session is looked at that another gateway works on.
@@ -276,7 +278,7 @@ impl Inner {
         let gone = || ProviderError::Misconfigured("the policy has no such issuer any more".into());
         let issuer = policy.issuers.iter().find(|issuer| issuer.name.as_str() == row.issuer).ok_or_else(gone)?;
         let refresh = kept.refresh.as_ref().ok_or_else(gone)?.expose();
-        let (began, mut wait) = (Instant::now(), BACK_OFF);
+        let (began, mut wait, mut attempt) = (Instant::now(), BACK_OFF, 0);
         loop {
             let (answer, repeatable) = match (&issuer.supabase, &issuer.oidc) {
                 // The parent of the newest token is taken, too: an answer that was lost is given again.
@@ -296,7 +298,8 @@ impl Inner {
                 Err(ProviderError::Unavailable(_)) if repeatable => {}
                 _ => return answer,
             }
-            if began.elapsed() + wait >= LAST_ATTEMPT {
+            attempt += 1;
+            if attempt >= ATTEMPTS || began.elapsed() + wait >= LAST_ATTEMPT {
                 return answer;
             }
             tokio::time::sleep(wait).await;

@@ -6,7 +6,8 @@ use pingora::http::ResponseHeader;
 
 use super::context::Passing;
 use super::fields::OfResponse;
-use super::upstream::{SESSION_COOKIE, via};
+use super::upstream::via;
+use crate::browser;
 use crate::decision::headers::Fields;
 use crate::pipeline::cors;
 
@@ -20,7 +21,7 @@ pub(super) fn edit(response: &mut ResponseHeader, passing: &Passing) {
     if response.status.is_informational() && response.status != http::StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    remove_session_cookies(response);
+    remove_own_cookies(response, passing);
     let mut fields = OfResponse(response);
     for name in &HOP_BY_HOP {
         fields.remove(name);
@@ -55,11 +56,15 @@ pub(super) fn edit(response: &mut ResponseHeader, passing: &Passing) {
     let _ = response.append_header(VIA, HeaderValue::from_static(via(Version::HTTP_11)));
 }
 
-/// No upstream may set the gateway's session.
-fn remove_session_cookies(response: &mut ResponseHeader) {
+/// No upstream may set the gateway's own cookies.
+fn remove_own_cookies(response: &mut ResponseHeader, passing: &Passing) {
+    if !response.headers.contains_key(SET_COOKIE) {
+        return;
+    }
+    let Some(permit) = passing.permit() else { return };
     let is_ours = |value: &HeaderValue| {
-        let name = value.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
-        name.trim_ascii().eq_ignore_ascii_case(SESSION_COOKIE.as_bytes())
+        let name = value.as_bytes().split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default();
+        browser::is_own_cookie(permit.policy(), name.trim_ascii())
     };
     if !response.headers.get_all(SET_COOKIE).iter().any(is_ours) {
         return;

@@ -13,13 +13,11 @@ use pingora::{Error, ErrorType, OrErr, Result};
 use smallvec::SmallVec;
 
 use super::context::Passing;
+use crate::browser;
 use crate::decision::Permit;
 use crate::pipeline::Authorization;
 use crate::policy::set::Strip;
 use crate::request::{cookie, forwarded, method};
-
-/// The cookie of the gateway's own browser sessions: never sent upstream, never taken from there.
-pub(super) const SESSION_COOKIE: &str = "__Host-session";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -96,7 +94,7 @@ fn cookies(headers: &mut HeaderMap, permit: &Permit, renewed: Option<&(Box<str>,
         names.any(|name| cookie::is_piece(key, name))
     };
     let removed = |key: &[u8]| {
-        key == SESSION_COOKIE.as_bytes()
+        browser::is_own_cookie(permit.policy(), key)
             || (!forwards && holds_token(key))
             || renewed.is_some_and(|(name, _)| cookie::is_piece(key, name))
     };

@@ -1,0 +1,18 @@
+//! Sessions of browsers over HTTP, against a provider of these tests that rotates refresh tokens, notices their reuse,
+//! and fails as it is told.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends at the first surprise")]
+
+#[path = "../it/client.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
+mod client;
+#[path = "../support/servers.rs"]
+mod servers;
+#[path = "../it/upstream.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
+mod upstream;
+
+mod flight;
+mod gateway;
+mod provider;
+mod redirects;
+mod sessions;
