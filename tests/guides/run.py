@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The guides, followed to the letter: every block of docs/guides/*.md is executed or checked, in order, in an empty folder.
 
-    target/test-env/venv/bin/python tests/guides/run.py [--gateway PROGRAM] [--only WORD] [-v]
+    target/test-env/venv/bin/python tests/guides/run.py [--gateway PROGRAM] [--only WORD] [-k] [-v]
 
 How a guide is written so that it can be followed (CONTRIBUTING.md says the same, shorter):
 
@@ -194,8 +194,8 @@ class Background(e2e.Server):
 class Follower:
     """One guide in one empty folder, in the world that it is about."""
 
-    def __init__(self, guide: Guide, program: pathlib.Path, folder: pathlib.Path, verbose: bool):
-        self.guide, self.program, self.verbose, self.root = guide, program, verbose, folder
+    def __init__(self, guide: Guide, program: pathlib.Path, folder: pathlib.Path, options):
+        self.guide, self.program, self.options, self.root = guide, program, options, folder
         self.passed, self.failed, self.notes = 0, 0, []
         self.bin, self.home = folder / "bin", folder / "home"
         self.bin.mkdir(parents=True)
@@ -269,7 +269,7 @@ class Follower:
                     self.leave(section)
                     section = block.section
                     self.enter(section)
-                if not self.block(block):
+                if not self.block(block) and not self.options.keep_going:
                     print(f"      the rest of {self.guide.path.name} is not followed")
                     break
             else:
@@ -283,7 +283,7 @@ class Follower:
             if leak:
                 line = next(line for line in leak[0].text().splitlines() if blotted(line) != line)
                 self.report(self.guide.path.name, "the gateway's log", f"a token or key in it: {line[:300]}")
-            if self.failed and self.verbose:
+            if self.failed and self.options.verbose:
                 for server in self.running.values():
                     print(f"--- the last lines of {server.name}", *blotted(server.text()).splitlines()[-25:], sep="\n")
 
@@ -304,7 +304,12 @@ class Follower:
     def block(self, block: Block) -> bool:
         word = block.kind.split(" ")[0]
         if word == "console":
-            return all(self.command(block, *command) for command in commands(block.text))
+            going = True
+            for command in commands(block.text):
+                going = self.command(block, *command)
+                if not going and not self.options.keep_going:
+                    break
+            return going
         error, what = None, f"{block.kind}{f' → {block.file}' if block.file else ''}"
         try:
             if block.file:
@@ -490,6 +495,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gateway", type=pathlib.Path, default=ROOT / "target" / "debug" / "portcullis")
     parser.add_argument("--only", default="", metavar="WORD")
+    parser.add_argument("-k", "--keep-going", action="store_true", help="goes on after a block that failed")
     parser.add_argument("-v", "--verbose", action="store_true")
     options = parser.parse_args()
     if not NODE.exists():
@@ -504,7 +510,7 @@ def main() -> int:
         if options.only not in path.name:
             continue
         with tempfile.TemporaryDirectory(prefix="guide-", dir=STATE) as folder:
-            follower = Follower(Guide(path), options.gateway.resolve(), pathlib.Path(folder), options.verbose)
+            follower = Follower(Guide(path), options.gateway.resolve(), pathlib.Path(folder), options)
             follower.follow()
         passed, failed = passed + follower.passed, failed + follower.failed
     print(f"guides: {time.monotonic() - begun:.0f} s")
