@@ -27,6 +27,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,10 +39,12 @@ import urllib.request
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 GUIDES = ROOT / "docs" / "guides"
+EXAMPLES = [ROOT / "examples" / "supabase" / "README.md"]
 STATE = ROOT / "target" / "test-env"
 NODE = STATE / "node"
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(HERE)]
 import run as e2e  # noqa: E402
+import yaml  # noqa: E402
 from worlds import WORLDS, World  # noqa: E402
 
 # --- the tables
@@ -72,12 +75,15 @@ class Block:
 
     @property
     def name(self) -> str:
-        return f"{self.guide.path.name}:{self.line}"
+        return f"{self.guide.name}:{self.line}"
 
 
 class Guide:
     def __init__(self, path: pathlib.Path):
         self.path, self.blocks, self.sections = path, [], []
+        is_example = path.name == "README.md"
+        self.name = f"{path.parent.name}/README.md" if is_example else path.name
+        self.key = f"examples/{path.parent.name}" if is_example else path.stem
         section, paragraph, inside = "", [], None
         for number, line in enumerate(path.read_text().splitlines(), 1):
             fence = FENCE.match(line)
@@ -209,12 +215,15 @@ class Follower:
         self.substituted: dict[str, str] = {}
         # Addresses: what stands in the guides, and where it is here.
         self.ports = {name: e2e.free_port() for name in ("8080", "9901", "8000", "3000", "5000")}
-        self.world: World = WORLDS[guide.path.stem](self)
+        self.world: World = WORLDS[guide.key](self)
         self.start_shell()
 
     def start_shell(self):
         work = self.root / "work"
-        work.mkdir()
+        if self.guide.path.name == "README.md":  # an example: its folder instead of an empty one
+            shutil.copytree(self.guide.path.parent, work, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            work.mkdir()
         venv = pathlib.Path(sys.executable).parent
         kept = {name: os.environ[name] for name in ("LANG", "RUST_BACKTRACE") if name in os.environ}
         self.environment = kept | {
@@ -270,7 +279,7 @@ class Follower:
                     section = block.section
                     self.enter(section)
                 if not self.block(block) and not self.options.keep_going:
-                    print(f"      the rest of {self.guide.path.name} is not followed")
+                    print(f"      the rest of {self.guide.name} is not followed")
                     break
             else:
                 self.leave(section)
@@ -282,7 +291,7 @@ class Follower:
             leak = [server for server in self.running.values() if server.name.startswith("portcullis") and blotted(server.text()) != server.text()]
             if leak:
                 line = next(line for line in leak[0].text().splitlines() if blotted(line) != line)
-                self.report(self.guide.path.name, "the gateway's log", f"a token or key in it: {line[:300]}")
+                self.report(self.guide.name, "the gateway's log", f"a token or key in it: {line[:300]}")
             if self.failed and self.options.verbose:
                 for server in self.running.values():
                     print(f"--- the last lines of {server.name}", *blotted(server.text()).splitlines()[-25:], sep="\n")
@@ -290,7 +299,7 @@ class Follower:
     def enter(self, section: str):
         if step := self.world.by_hand.get(section):
             step()
-            self.report(self.guide.path.name, f"by hand, in “{section}”: {step.__doc__}", None)
+            self.report(self.guide.name, f"by hand, in “{section}”: {step.__doc__}", None)
 
     def leave(self, section: str | None):
         if step := self.world.at_the_end_of.get(section or ""):
@@ -299,7 +308,7 @@ class Follower:
                 step()
             except AssertionError as failure:
                 error = str(failure)
-            self.report(self.guide.path.name, f"after “{section}”: {step.__doc__}", error)
+            self.report(self.guide.name, f"after “{section}”: {step.__doc__}", error)
 
     def block(self, block: Block) -> bool:
         word = block.kind.split(" ")[0]
@@ -378,7 +387,7 @@ class Follower:
         self.world.typed(block)
 
     def command(self, block: Block, line: int, command: str, expected: str) -> bool:
-        name = f"{self.guide.path.name}:{block.line + line}"
+        name = f"{self.guide.name}:{block.line + line}"
         error, note = None, ""
         try:
             bare = re.sub(r"\s+#\s.*$", "", command)
@@ -409,8 +418,10 @@ class Follower:
             raise AssertionError(f"it says\n{out[-3000:]}and not\n{expected}")
 
     def readdress(self):
-        """Files that a command made have the guide's addresses in them (the defaults of `init`)."""
-        for path in self.shell.folder.glob("policies/*.yaml"):
+        """Files that a command made have the guide's addresses in them (the defaults of `init`, a copied `.env.example`)."""
+        for path in [*self.shell.folder.glob("policies/*.yaml"), self.shell.folder / ".env", self.shell.folder / "portcullis.yaml"]:
+            if not path.exists():
+                continue
             text = path.read_text()
             if self.real(text) != text:
                 path.write_text(self.real(text))
@@ -447,7 +458,10 @@ class Follower:
         assert subprocess.run([self.program, "--version"], capture_output=True, timeout=60).returncode == 0
 
     def python_packages(self, match):
-        for name in match["names"].split():
+        names = match["names"].split()
+        if names[0] == "-r":
+            names = [line for line in (self.shell.folder / names[1]).read_text().split() if not line.startswith("#")]
+        for name in names:
             name = re.split(r"[\[<>=]", name.strip("'\""))[0]
             if not name.startswith("-"):
                 assert importlib.metadata.version(name), name
@@ -460,7 +474,7 @@ class Follower:
             assert name.startswith("-") or (modules / re.sub(r"(?<=.)@.*$", "", name)).is_dir(), f"{name} is not installed"
 
     def compose(self, _match):
-        files = list(self.shell.folder.glob("*compose.yaml"))
+        files = list(self.shell.folder.glob("*compose*.yaml"))
         assert files, "there is no compose file in the folder"
         for file in files:
             compose(file, self.shell.folder)
@@ -468,7 +482,7 @@ class Follower:
 
 def compose(path: pathlib.Path, folder: pathlib.Path):
     """A compose file has services, and names no variable that nobody sets."""
-    import yaml
+
     document = yaml.safe_load(path.read_text())
     assert isinstance(document, dict) and document.get("services"), f"{path.name}: no services"
     for name, service in document["services"].items():
@@ -503,14 +517,14 @@ def main() -> int:
         return 0
     passed = failed = 0
     begun = time.monotonic()
-    paths = sorted(GUIDES.glob("*.md"))
-    unknown = [path.name for path in paths if path.stem not in WORLDS]
+    guides = [Guide(path) for path in sorted(GUIDES.glob("*.md")) + EXAMPLES]
+    unknown = [guide.name for guide in guides if guide.key not in WORLDS]
     assert not unknown, f"no world for {', '.join(unknown)}: add one to tests/guides/worlds.py"
-    for path in paths:
-        if options.only not in path.name:
+    for guide in guides:
+        if options.only not in guide.name:
             continue
         with tempfile.TemporaryDirectory(prefix="guide-", dir=STATE) as folder:
-            follower = Follower(Guide(path), options.gateway.resolve(), pathlib.Path(folder), options)
+            follower = Follower(guide, options.gateway.resolve(), pathlib.Path(folder), options)
             follower.follow()
         passed, failed = passed + follower.passed, failed + follower.failed
     print(f"guides: {time.monotonic() - begun:.0f} s")

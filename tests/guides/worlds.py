@@ -314,11 +314,21 @@ class Next(Supabase):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+class SupabaseExample(Supabase):
+    """The folder examples/supabase, and a project."""
+
+    def __init__(self, follower):
+        super().__init__(follower)
+        self.by_hand = {"Without containers": self.add_user}
+        self.at_the_end_of = {}
+
+
 class Fastapi(World):
     """An app and nothing else."""
 
 
 WORLDS = {
+    "examples/supabase": SupabaseExample,
     "fastapi": Fastapi,
     "keycloak": Keycloak,
     "nextjs-supabase-ssr": Next,
