@@ -58,6 +58,8 @@ pub(super) struct With<'a> {
     pub(super) revoked: &'a RevokedList,
     /// Whether the store is open that would know.
     pub(super) knows_revocations: bool,
+    /// Whether sessions of identity providers end here too.
+    pub(super) ends_sessions: bool,
     /// What was found out for this request.
     pub(super) found: &'a Found,
 }
@@ -305,8 +307,8 @@ fn unavailable(detail: &'static str, cause: &'static str) -> Denial {
     Denial::new(Reason::Unavailable, detail).because(cause).retry_after(RETRY)
 }
 
-/// Whether a token was revoked. Of the gateway's own tokens, nothing is known while the list cannot be kept up to
-/// date (`on_store_error`); others are revoked somewhere else.
+/// Whether a token was revoked. Of the gateway's own tokens, and of those whose sessions end here, nothing is known while
+/// the list cannot be kept up to date (`on_store_error`); others are revoked somewhere else.
 fn check_revoked(with: With<'_>, issuer: &Issuer, claims: &Claims, app: &App) -> Result<(), Denial> {
     let text = |name: &str| claims.get(name).and_then(serde_json::Value::as_str);
     let session = text("sid").or_else(|| text("session_id"));
@@ -314,7 +316,9 @@ fn check_revoked(with: With<'_>, issuer: &Issuer, claims: &Claims, app: &App) ->
     if with.revoked.is_revoked(issuer.name.as_str(), text("jti"), session, text("sub"), issued) {
         return Err(Denial::new(Reason::InvalidToken, TokenError::BadSignature.description()).because("token_revoked"));
     }
-    if issuer.local.is_some() && !app.allow_on_store_error && !(with.knows_revocations && with.revoked.is_current()) {
+    let is_concerned =
+        issuer.local.is_some() || with.ends_sessions && (issuer.supabase.is_some() || issuer.oidc.is_some());
+    if is_concerned && !app.allow_on_store_error && !(with.knows_revocations && with.revoked.is_current()) {
         let denial = Denial::new(Reason::Unavailable, "the token cannot be verified now");
         return Err(denial.because("revocations_unknown").retry_after(RETRY));
     }

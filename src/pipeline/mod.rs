@@ -11,6 +11,7 @@ mod assertion;
 mod authenticate;
 mod browse;
 pub mod cors;
+mod ended;
 mod id;
 pub mod limit;
 mod outcome;
@@ -139,6 +140,8 @@ struct Active {
     limits: Limits,
     /// Whether the store that the policy needs is open.
     knows_revocations: bool,
+    /// Whether sessions of identity providers end here too.
+    ends_sessions: bool,
 }
 
 /// A request that was decided.
@@ -377,6 +380,7 @@ impl Pipeline {
             verifier: &active.verifier,
             revoked: &active.services.revoked,
             knows_revocations: active.knows_revocations,
+            ends_sessions: active.ends_sessions,
             found,
         };
         let authenticated = authenticate::authenticate(with, &routed, head, &origin, now, course); // 400, 401, 403, 503
@@ -461,7 +465,8 @@ impl Pipeline {
         }
         let (limits, verifier) = (self.shelf.limits(&policy), keys.verifier(&policy));
         let knows_revocations = services.has_store || !policy.needs_store();
-        let active = Arc::new(Active { policy, services, keys, verifier, limits, knows_revocations });
+        let ends_sessions = policy.ends_sessions();
+        let active = Arc::new(Active { policy, services, keys, verifier, limits, knows_revocations, ends_sessions });
         self.active.publish(Some(Arc::clone(&active)));
         active
     }

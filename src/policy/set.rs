@@ -865,12 +865,19 @@ impl fmt::Display for Place {
 }
 
 impl PolicySet {
-    /// Whether it has users, sessions or keys that must be kept.
+    /// Whether sessions of identity providers end here too: those of browsers, and those whose logout passes through.
+    pub fn ends_sessions(&self) -> bool {
+        let browser = |app: &App| app.login.as_deref().is_some_and(|login| login.browser.is_some());
+        self.apps.iter().any(browser) || self.routes.iter().any(|route| route.edge == Some(Edge::Logout))
+    }
+
+    /// Whether it has users, sessions, keys or revocations that must be kept.
     pub fn needs_store(&self) -> bool {
-        let local = |login: &Login| login.via == Via::Local || login.browser.is_some();
+        let local = |login: &Login| login.via == Via::Local;
         let managed = |local: &LocalIssuer| local.managed.is_some();
         self.apps.iter().any(|app| app.login.as_deref().is_some_and(local) || app.assertion.is_some())
             || self.issuers.iter().any(|issuer| issuer.local.as_ref().is_some_and(managed))
+            || self.ends_sessions()
     }
 
     /// A route by its index.
