@@ -904,9 +904,12 @@ fn a_secret_under_version_control_is_found() {
     assert!(matches!(&found[..], [(level, code, _)] if level == "problem" && code == "env_file_tracked"), "{found:?}");
 }
 
+/// What a provider says in its discovery document: who it is, and where its keys are.
+type Says = fn(&str) -> (String, String);
+
 /// A scene with an OpenID provider that speaks TLS with a certificate good until the beginning of a year, and says that
 /// it is an issuer.
-fn with_provider(until: i32, says: fn(&str) -> String) -> Scene {
+fn with_provider(until: i32, says: Says) -> Scene {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
     let mut scene = Scene::new(serve("127.0.0.1:0", healthy_app));
     let authority_key = KeyPair::generate().unwrap();
@@ -941,7 +944,8 @@ fn with_provider(until: i32, says: fn(&str) -> String) -> Scene {
             let body = if String::from_utf8_lossy(&head[..read]).starts_with("GET /jwks") {
                 PUBLISHED.to_owned()
             } else {
-                format!("{{\"issuer\":\"{}\",\"jwks_uri\":\"{own}/jwks\"}}", says(&own))
+                let (issuer, keys) = says(&own);
+                format!("{{\"issuer\":\"{issuer}\",\"jwks_uri\":\"{keys}\"}}")
             };
             let length = body.len();
             let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
@@ -959,12 +963,24 @@ fn with_provider(until: i32, says: fn(&str) -> String) -> Scene {
 
 #[test]
 fn the_keys_of_an_openid_provider_are_looked_at() {
-    let itself: fn(&str) -> String = str::to_owned;
+    let itself: Says = |own| (own.to_owned(), format!("{own}/jwks"));
     let (exit, report) = with_provider(2040, itself).doctor();
     assert_eq!((exit, found(&report)), (Some(0), Vec::new()), "{report:#}");
     for (until, says, code, words) in [
         (2021, itself, "certificate", ["TLS: the certificate expired", "days ago"]),
-        (2040, |own: &str| format!("{own}/"), "issuer_mismatch", ["names the issuer \"https://", "not \"https://"]),
+        (
+            2040,
+            |own| (format!("{own}/"), format!("{own}/jwks")),
+            "issuer_mismatch",
+            ["names the issuer \"https://", "not \"https://"],
+        ),
+        // What the gateway would not fetch is not fetched here either.
+        (
+            2040,
+            |own| (own.to_owned(), "https://169.254.169.254/jwks".to_owned()),
+            "discovery",
+            ["/.well-known/openid-configuration", "state `jwks_url`"],
+        ),
     ] {
         let (exit, report) = with_provider(until, says).doctor();
         let found = found(&report);

@@ -400,6 +400,43 @@ fn an_issuer_that_cannot_be_reached_is_named_until_it_can() {
     }
 }
 
+/// A command that looks at one token asks its issuer for keys once, and says why where there are none.
+#[test]
+fn commands_look_at_a_token_with_the_keys_that_its_issuer_publishes() {
+    let (minter, _) = Minter::generate(Algorithm::ES256, &[7; 32]).unwrap();
+    let (key, kid) = (minter.verifying_key(), Kid::new("k1"));
+    let jwk = Value::Object(key.named(kid.clone()).to_jwk().unwrap());
+    let (idp, other) = (idp::Idp::start(vec![jwk]), idp::Idp::start(vec![]));
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("policies")).unwrap();
+    let issuers: String = [("company", &idp), ("partner", &other)]
+        .map(|(name, idp)| format!("  {name}: {{ preset: oidc, issuer: '{}', audience: api }}\n", idp.issuer()))
+        .concat();
+    let policy =
+        format!("version: 1\nupstream: http://127.0.0.1:9\nidentity:\n{issuers}routes:\n  GET /me: authenticated\n");
+    fs::write(dir.path().join("policies/a.yaml"), policy).unwrap();
+    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
+    let claims = serde_json::json!({ "iss": idp.issuer(), "aud": "api", "sub": "ada", "exp": now + 600 });
+    let token = minter.mint(claims.as_object().unwrap(), Some(&kid), None).unwrap();
+    let run = |arguments: &[&str]| {
+        let output = portcullis(dir.path()).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+    };
+    let inspect = || run(&["token", "inspect", &token]);
+    let explain = || run(&["explain", "GET", "/me", "--exit-code", "--token", &token]);
+    let (exit, said) = inspect();
+    assert!(exit == Some(0) && said.contains("✓ signature  ES256 by key k1"), "{exit:?} {said}");
+    let (exit, said) = explain();
+    assert!(exit == Some(0) && said.contains("token · ES256"), "{exit:?} {said}");
+    assert_eq!((idp.hits(idp::KEYS), other.all_hits()), (2, 0), "each asks once, and nobody else");
+    idp.set(idp::Mode::Answer(503, vec![]));
+    let why = format!("{}: the answer is 503", idp.issuer() + idp::DISCOVERY);
+    let (exit, said) = inspect();
+    assert!(exit == Some(1) && said.contains("? signature") && said.contains(&why), "{exit:?} {said}");
+    let (exit, said) = explain();
+    assert!(exit == Some(4) && said.contains(&why), "{exit:?} {said}");
+}
+
 #[test]
 fn the_settings_file_is_followed_and_what_is_not_acted_on_is_said() {
     let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
