@@ -143,7 +143,7 @@ fn verifier(policy: &PolicySet, opened: Option<&Opened>, token: &str) -> Result<
             Err(error) => why = Some(error.to_string()),
         }
         let status = issuers.remote().into_iter().find(|status| status.issuer == issuer);
-        why = why.or(status.and_then(|status| status.error));
+        why = why.or_else(|| status.and_then(|status| status.error));
     }
     Ok((issuers.live().snapshot().verifier(policy), why))
 }
