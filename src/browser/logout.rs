@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::identity::IssuerName;
 use crate::policy::set::PolicySet;
+use crate::provider::Oidc;
 use crate::response::{Problem, Response};
 use crate::store::{BrowserSession, Revocation, Revoked, StoreError};
 use crate::telemetry::audit::{AuditEvent, Event, Outcome, Reason};
@@ -23,8 +24,8 @@ const MARGIN: Duration = Duration::from_secs(60);
 const MOST_COOKIES: usize = 8;
 
 impl Browser {
-    /// `POST /logout`: ends the session of the browser. 303 to where a login would end, or 204 to a script that asks for
-    /// JSON; 403 to a form that comes from elsewhere.
+    /// `POST /logout`: ends the session of the browser. 303 to the provider, where it has a place to sign out, and from
+    /// there or at once to where a login would end; 204 to a script that asks for JSON; 403 to a form from elsewhere.
     pub async fn logout(&self, visit: &Visit<'_>) -> Response {
         let refuse = |status, code, detail, reason| {
             self.inner.audit(&visit.event(Event::Logout, Outcome::Failure).because(reason));
@@ -61,6 +62,11 @@ impl Browser {
                 ..visit.event(Event::Logout, Outcome::Success)
             });
         }
+        let wants_json = visit.headers.get(ACCEPT).is_some_and(|accept| accept == "application/json");
+        let elsewhere = match ended.first() {
+            Some((row, kept)) if !wants_json => self.inner.sign_out_at(visit, &row.issuer, kept).await,
+            _ => None,
+        };
         let (inner, policy) = (Arc::clone(&self.inner), Arc::clone(visit.policy));
         tokio::spawn(async move {
             for (row, kept) in ended {
@@ -68,10 +74,9 @@ impl Browser {
             }
         });
         let cookies = vec![visit.browser.clearing()];
-        let wants_json = visit.headers.get(ACCEPT).is_some_and(|accept| accept == "application/json");
         match wants_json {
             true => page::with_cookies(page::uncached(Response::new(204)), cookies),
-            false => page::redirect(&visit.browser.return_to, cookies),
+            false => page::redirect(elsewhere.as_deref().unwrap_or(&visit.browser.return_to), cookies),
         }
     }
 }
@@ -122,6 +127,16 @@ impl Inner {
             Some(session) => Some(Revoked::Session(session)),
             None => text("jti").map(Revoked::Token),
         }
+    }
+
+    /// Where the browser signs out at an OpenID provider too: it has a session of its own there, and the next login would
+    /// end without a question (OpenID Connect RP-Initiated Logout). `None`: there is no such place, or it is not known.
+    async fn sign_out_at(&self, visit: &Visit<'_>, issuer: &str, kept: &Kept) -> Option<String> {
+        let issuer = visit.policy.issuers.iter().find(|known| known.name.as_str() == issuer)?;
+        let client = issuer.oidc.as_deref().filter(|_| !visit.origin.is_empty())?;
+        let discovery = self.discovery(&client.issuer).await.ok()?;
+        let back = format!("{}{}", visit.origin.trim_end_matches('/'), visit.browser.return_to);
+        Oidc::end_session_url(&discovery, client, kept.id.as_ref().map(|token| token.expose().as_str()), &back)
     }
 
     /// Tells the provider that tokens are not needed any more. Best effort: here they are worth nothing already.

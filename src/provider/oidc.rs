@@ -115,10 +115,8 @@ impl Oidc {
         client: &OidcClient,
         id_token: Option<&str>,
         redirect_uri: &str,
-        state: &str,
     ) -> Option<String> {
-        let mut parameters =
-            vec![("client_id", &*client.client_id), ("post_logout_redirect_uri", redirect_uri), ("state", state)];
+        let mut parameters = vec![("client_id", &*client.client_id), ("post_logout_redirect_uri", redirect_uri)];
         parameters.extend(id_token.map(|token| ("id_token_hint", token)));
         Some(with_query(discovery.end_session_endpoint.as_deref()?, &parameters))
     }
