@@ -9,7 +9,7 @@ STATE := target/test-env
 PYTHON := $(STATE)/venv/bin/python
 
 .PHONY: help demo run test lint fmt bench test-env clean
-.PHONY: test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-supabase test-skipped
+.PHONY: test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-supabase test-oidc test-skipped
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ demo: ## gateway, sample API and demo users in one process; prints the requests 
 run: ## a real FastAPI app behind the gateway (examples/fastapi-items)
 	examples/fastapi-items/run.sh
 
-test: test-env test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-supabase test-skipped ## installs what is missing, then runs everything
+test: test-env test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-supabase test-oidc test-skipped ## installs what is missing, then runs everything
 	@echo "make test: all passed"
 
 lint: test-fmt test-clippy test-doc test-deny ## formatting, lints, documentation, licences
@@ -77,6 +77,11 @@ test-clients: test-env
 test-supabase: test-env
 	@echo "==> unmodified Supabase clients, against the fake Supabase"
 	$(PYTHON) tests/supabase/run.py --through direct
+
+test-oidc: test-env
+	@echo "==> a certified OpenID provider, and sessions of browsers in Chromium"
+	$(CARGO) build --locked --bins --tests
+	$(PYTHON) tests/oidc/run.py
 
 test-skipped:
 	@tests/skipped.sh $(STATE)/cargo-test.log

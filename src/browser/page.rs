@@ -36,9 +36,10 @@ button{background:var(--accent);color:var(--on)}\
 :focus-visible{outline:3px solid var(--accent);outline-offset:2px}\
 ul{list-style:none;margin:0 0 1.25rem;padding:0;display:grid;gap:.625rem}\
 hr{margin:1.25rem 0;border:0;border-top:1px solid var(--line)}\
-details{margin-top:1.25rem}\
+details{margin-top:1.25rem;padding-top:1.25rem;border-top:1px solid var(--line)}\
 summary{cursor:pointer;color:var(--accent);font-weight:600}\
 summary+form{margin-top:1rem}\
+main>:last-child{margin-bottom:0}\
 .note{color:var(--soft);font-size:.875rem}\
 .bad{padding:.75rem;color:var(--bad);background:var(--badpaper);border:1px solid var(--bad);border-radius:.375rem}";
 
@@ -138,8 +139,8 @@ impl SignIn<'_> {
     pub(super) fn respond(&self, status: u16) -> Response {
         let app = escape(self.app);
         let mut body = format!("<h1>Sign in to {app}</h1>\n");
-        if let Some(problem) = self.problem {
-            let _ = writeln!(body, "<p class=\"bad\" id=\"problem\" role=\"alert\">{}</p>", escape(problem));
+        if !self.passwords {
+            self.problem(&mut body);
         }
         if !self.providers.is_empty() {
             body.push_str("<ul>\n");
@@ -170,6 +171,13 @@ impl SignIn<'_> {
         page(status, &format!("Sign in to {app}"), &body, "same-origin")
     }
 
+    fn problem(&self, body: &mut String) {
+        if let Some(problem) = self.problem {
+            let _ = writeln!(body, "<p class=\"bad\" id=\"problem\" role=\"alert\">{}</p>", escape(problem));
+        }
+    }
+
+    /// A form; what went wrong with it stands above its first field, which has the focus, so that both are in sight.
     fn form(&self, body: &mut String, up: bool) {
         let (id, action, autocomplete, button, kind) = match up {
             false => ("in", "sign_in", "current-password", "Sign in", "text"),
@@ -180,6 +188,9 @@ impl SignIn<'_> {
         let problem = if is_this && self.problem.is_some() { " aria-describedby=\"problem\"" } else { "" };
         let focus = if is_this && (self.problem.is_some() || self.providers.is_empty()) { " autofocus" } else { "" };
         let _ = writeln!(body, "<form method=\"post\" action=\"{}\">", escape(self.path));
+        if is_this {
+            self.problem(body);
+        }
         if let Some(place) = self.return_to {
             let _ = writeln!(body, "<input type=\"hidden\" name=\"return_to\" value=\"{}\">", escape(place));
         }

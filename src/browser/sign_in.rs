@@ -199,11 +199,12 @@ impl Failed {
     fn text(&self) -> &'static str {
         match self {
             Self::Unknown => {
-                "This login was begun in another browser, has been used, or took too long. Please begin again."
+                "This login was begun in another browser, has been used, or took too long; or this browser keeps no \
+                 cookies of this site. Please begin again."
             }
-            Self::Refused => "You were not signed in: the provider did not confirm it, or you changed your mind.",
-            Self::NotGood(_) => "You were not signed in: the answer of the provider cannot be trusted.",
-            Self::NotAdmitted(_) => "You were not signed in: this account may not be used here.",
+            Self::Refused => "The provider did not confirm it, or you changed your mind.",
+            Self::NotGood(_) => "The answer of the provider cannot be trusted.",
+            Self::NotAdmitted(_) => "This account may not be used here.",
             Self::Unavailable | Self::Store => "Signing in is not possible right now. Please try again in a moment.",
         }
     }

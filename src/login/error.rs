@@ -23,6 +23,8 @@ pub enum OAuthError {
     InvalidGrant,
     /// `invalid_grant` of a login that a provider refused, for a reason that may be said.
     Refused(&'static str),
+    /// 400 `invalid_grant`: the password is right, and the address or number must be confirmed first.
+    NotConfirmed(&'static str),
     /// `invalid_request`: what about it is wrong.
     InvalidRequest(&'static str),
     /// `invalid_scope`: malformed, more than was granted, or nothing is left.
@@ -51,7 +53,7 @@ impl OAuthError {
     /// The code of the specification, never renamed.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::BadCredentials | Self::InvalidGrant | Self::Refused(_) => "invalid_grant",
+            Self::BadCredentials | Self::InvalidGrant | Self::Refused(_) | Self::NotConfirmed(_) => "invalid_grant",
             Self::InvalidRequest(_) | Self::TooLarge => "invalid_request",
             Self::InvalidScope(_) => "invalid_scope",
             Self::RateLimited(_) | Self::Unavailable(_) => "temporarily_unavailable",
@@ -65,7 +67,9 @@ impl OAuthError {
         match self {
             Self::BadCredentials => BAD_CREDENTIALS,
             Self::InvalidGrant => "The refresh token is not valid",
-            Self::InvalidRequest(what) | Self::InvalidScope(what) | Self::Refused(what) => what,
+            Self::InvalidRequest(what) | Self::InvalidScope(what) | Self::Refused(what) | Self::NotConfirmed(what) => {
+                what
+            }
             Self::RateLimited(_) => "Too many attempts, try again later",
             Self::TooLarge => "The body is too long",
             Self::Unavailable(_) => "The service is not available at the moment, try again later",
@@ -78,13 +82,14 @@ impl OAuthError {
     /// client reads (oauth4webapi hides the body of a 401 that has a challenge).
     pub fn status(&self, like_fastapi: bool) -> u16 {
         match self {
-            Self::BadCredentials | Self::Refused(_) if like_fastapi => 401,
+            Self::BadCredentials | Self::Refused(_) | Self::NotConfirmed(_) if like_fastapi => 401,
             Self::RateLimited(_) => 429,
             Self::TooLarge => 413,
             Self::Unavailable(_) => 503,
             Self::BadCredentials
             | Self::InvalidGrant
             | Self::Refused(_)
+            | Self::NotConfirmed(_)
             | Self::InvalidRequest(_)
             | Self::InvalidScope(_)
             | Self::UnsupportedGrantType

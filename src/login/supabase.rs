@@ -233,8 +233,8 @@ fn refusal(error: &ProviderError) -> Option<(OAuthError, Reason, bool)> {
     let ProviderError::Refused { code, .. } = error else { return None };
     Some(match &**code {
         // Said only to who knows the password.
-        "email_not_confirmed" => (OAuthError::Refused("Email not confirmed"), Reason::ProviderRefused, false),
-        "phone_not_confirmed" => (OAuthError::Refused("Phone not confirmed"), Reason::ProviderRefused, false),
+        "email_not_confirmed" => (OAuthError::NotConfirmed("Email not confirmed"), Reason::ProviderRefused, false),
+        "phone_not_confirmed" => (OAuthError::NotConfirmed("Phone not confirmed"), Reason::ProviderRefused, false),
         "user_banned" => (OAuthError::Refused("User is banned"), Reason::Disabled, true),
         "captcha_failed" => {
             (OAuthError::InvalidRequest("The project asks for a captcha"), Reason::ProviderRefused, false)

@@ -128,6 +128,7 @@ fn failure(error: &OAuthError) -> Failure {
     match error {
         OAuthError::RateLimited(wait) => Failure::RateLimited(*wait),
         OAuthError::Unavailable(wait) => Failure::Unavailable(*wait),
+        OAuthError::NotConfirmed(_) => Failure::Unconfirmed,
         OAuthError::TooLarge | OAuthError::InvalidRequest(_) => Failure::Invalid,
         _ => Failure::Credentials,
     }

@@ -6,17 +6,21 @@ const { person, close } = await launch()
 /** Signs in at the provider, and stops before the callback reaches the gateway: its URL. */
 async function stopped(context, name = 'rita', to = '/page/notes') {
   const page = await context.newPage()
-  let caught
-  await page.route('**/auth/callback*', (route) => {
-    caught = route.request().url()
-    return route.fulfill({ body: 'stopped' })
+  // What a redirect leads to is only seen below the level of routes.
+  const cdp = await context.newCDPSession(page)
+  await cdp.send('Fetch.enable', { patterns: [{ urlPattern: '*/auth/callback*' }] })
+  const caught = new Promise((done) => {
+    cdp.on('Fetch.requestPaused', async ({ requestId, request }) => {
+      await cdp.send('Fetch.fulfillRequest', { requestId, responseCode: 200, body: btoa('stopped') })
+      done(request.url)
+    })
   })
   await page.goto(settings.gateway + to)
   await chooseProvider(page)
   await atProvider(page, name)
   await page.getByText('stopped').waitFor()
-  await page.unroute('**/auth/callback*')
-  return { page, url: new URL(caught) }
+  await cdp.send('Fetch.disable')
+  return { page, url: new URL(await caught) }
 }
 /** Opens a callback that must not work. */
 async function refused(page, url, what) {

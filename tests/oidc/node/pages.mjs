@@ -15,6 +15,8 @@ const fake = async (method, at, body) => {
 const mail = async (to) => (await fake('GET', `/mail?to=${encodeURIComponent(to)}&last=1`)).at(-1)
 const problem = (page) => page.locator('#problem').innerText()
 const password = settings.users.rita
+/** Tries are counted for each account. */
+const me = scripts ? 'rita@example.com' : 'will@example.com'
 
 const context = await person(look)
 const page = await context.newPage()
@@ -60,17 +62,17 @@ await step('dark, narrow, and at twice the size of text: nothing is cut off', as
 })
 await step('signing up with a password that is too short says so, and keeps the address', async () => {
   await page.click('summary')
-  await page.fill('#account-up', 'rita@example.com')
+  await page.fill('#account-up', me)
   await page.fill('#password-up', 'abc')
   await page.click('button[value=sign_up]')
   assert.match(await problem(page), /easily guessed|longer/)
-  assert.equal(await page.locator('#account-up').inputValue(), 'rita@example.com')
+  assert.equal(await page.locator('#account-up').inputValue(), me)
   assert.equal(await page.locator('#password-up').inputValue(), '')
   assert.ok(await page.locator('#account-up').isVisible(), 'the form is closed')
   await shot(page, '3-weak-password')
 })
 await step('signing up leads to “check your mail”', async () => {
-  await page.fill('#account-up', 'rita@example.com')
+  await page.fill('#account-up', me)
   await page.fill('#password-up', password)
   await page.click('button[value=sign_up]')
   await page.getByText('Check your mail').waitFor()
@@ -79,7 +81,7 @@ await step('signing up leads to “check your mail”', async () => {
 })
 await step('before the mail is confirmed nobody gets in, and is told why', async () => {
   await page.goto(`${settings.gateway}/login?return_to=/page/notes`)
-  await page.fill('#account-in', 'rita@example.com')
+  await page.fill('#account-in', me)
   await page.fill('#password-in', password)
   await page.click('button[value=sign_in]')
   assert.match(await problem(page), /confirm/i)
@@ -87,7 +89,7 @@ await step('before the mail is confirmed nobody gets in, and is told why', async
   await shot(page, '5-unconfirmed')
 })
 await step('the link in the mail signs in, and leads to where one wanted to go', async () => {
-  const { link } = await until('a mail', () => mail('rita@example.com'))
+  const { link } = await until('a mail', () => mail(me))
   await page.goto(link)
   await page.waitForURL(`${settings.gateway}/page/notes?of=me`)
   assert.ok(await session(context))
@@ -98,7 +100,7 @@ await step('the cookie cannot be read by scripts, and the app gets a token in it
   assert.deepEqual([cookie.httpOnly, cookie.secure, cookie.sameSite, cookie.path], [true, true, 'Lax', '/'])
   const request = (await seen()).filter(({ target }) => target.startsWith('/page/')).at(-1)
   assert.match(request.header('authorization'), /^Bearer eyJ/)
-  assert.equal(request.header('x-auth-email'), 'rita@example.com')
+  assert.equal(request.header('x-auth-email'), me)
   assert.equal(request.header('cookie'), undefined)
 })
 await step('who is signed in and opens the sign-in page is sent on', async () => {
@@ -116,7 +118,7 @@ await step('signing out ends the session here and at Supabase', async () => {
 })
 await step('a wrong password and an unknown account get the same words', async () => {
   const words = []
-  for (const account of ['rita@example.com', 'nobody@example.com']) {
+  for (const account of [me, 'nobody@example.com']) {
     await page.goto(`${settings.gateway}/login?return_to=/page/notes`)
     await page.fill('#account-in', account)
     await page.fill('#password-in', 'not the password')
@@ -131,14 +133,14 @@ await step('a wrong password and an unknown account get the same words', async (
 await step('signing up with an account that exists tells nothing', async () => {
   await page.goto(`${settings.gateway}/login`)
   await page.click('summary')
-  await page.fill('#account-up', 'rita@example.com')
+  await page.fill('#account-up', me)
   await page.fill('#password-up', password)
   await page.click('button[value=sign_up]')
   await page.getByText('Check your mail').waitFor()
 })
 await step('the right password signs in', async () => {
   await page.goto(`${settings.gateway}/login?return_to=%2Fpage%2Fother%3Fx%3D1%26y%3D%25C3%25A9`)
-  await page.fill('#account-in', 'rita@example.com')
+  await page.fill('#account-in', me)
   await page.fill('#password-in', password)
   await page.keyboard.press('Enter')
   await page.waitForURL(`${settings.gateway}/page/other?x=1&y=%C3%A9`)
@@ -168,7 +170,7 @@ await step('a provider that says no', async () => {
 await step('Supabase down: kind words, and nobody is in', async () => {
   await fake('POST', '/faults', { service: 'auth', status: 500, code: 'unexpected_failure', msg: 'boom' })
   await page.goto(`${settings.gateway}/login?return_to=/page/notes`)
-  await page.fill('#account-in', 'rita@example.com')
+  await page.fill('#account-in', me)
   await page.fill('#password-in', password)
   await page.click('button[value=sign_in]')
   assert.match(await problem(page), /right now|moment/)
@@ -178,7 +180,7 @@ await step('Supabase down: kind words, and nobody is in', async () => {
 await step('too many tries: to wait', async () => {
   for (let n = 0; n < 8; n += 1) {
     await page.goto(`${settings.gateway}/login`)
-    await page.fill('#account-in', 'mallory@example.com')
+    await page.fill('#account-in', `mallory-${me}`)
     await page.fill('#password-in', `guess ${n}`)
     await page.click('button[value=sign_in]')
   }
@@ -188,7 +190,7 @@ await step('too many tries: to wait', async () => {
 await step('a form of another site does not sign anybody in', async () => {
   const evil = await context.newPage()
   await evil.route('http://evil.localhost/**', (route) =>
-    route.fulfill({ contentType: 'text/html', body: `<form method=post action="${settings.gateway}/login"><input name=username value=rita@example.com><input name=password value="${password}"><button name=action value=sign_in>go</button></form>` }))
+    route.fulfill({ contentType: 'text/html', body: `<form method=post action="${settings.gateway}/login"><input name=username value=${me}><input name=password value="${password}"><button name=action value=sign_in>go</button></form>` }))
   await evil.goto('http://evil.localhost/')
   const [answer] = await Promise.all([evil.waitForResponse((response) => response.url().startsWith(settings.gateway)), evil.click('button')])
   assert.equal(answer.status(), 403)

@@ -38,7 +38,7 @@ await step('the cookie: __Host-, HttpOnly, Secure, SameSite=Lax, and no other is
   assert.deepEqual(ours, ['__Host-session'])
 })
 await step('scripts cannot read it', async () => {
-  assert.equal(await page.locator('#script').innerText(), 'cookies: ')
+  assert.equal(await page.locator('#script').innerText(), 'cookies:')
   assert.equal(await page.evaluate(() => document.cookie), '')
 })
 await step('the app gets the access token and headers, and not the cookie', async () => {
