@@ -43,16 +43,22 @@ const RETRY: Duration = Duration::from_secs(5);
 const DISCOVERY: Duration = Duration::from_secs(600);
 /// How long it goes on while no other is to be had.
 const STALE_DISCOVERY: Duration = Duration::from_secs(24 * 3600);
+/// How long after a failure no document is asked for.
+const DISCOVER_AGAIN: Duration = Duration::from_secs(2);
 /// How long tokens are taken for good whose provider does not say it.
 const UNSTATED_LIFE: Duration = Duration::from_secs(300);
 
 /// Discovery documents, by issuer.
 #[derive(Default)]
-pub(super) struct Discovered(Mutex<HashMap<Box<str>, (Timestamp, Arc<Discovery>)>>);
+pub(super) struct Discovered {
+    found: Mutex<HashMap<Box<str>, (Timestamp, Arc<Discovery>)>>,
+    /// Where there was none a moment ago.
+    missing: Mutex<HashMap<Box<str>, (Timestamp, ProviderError)>>,
+}
 
 impl fmt::Debug for Discovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.lock().keys()).finish()
+        f.debug_set().entries(self.found.lock().keys()).finish()
     }
 }
 
@@ -648,15 +654,28 @@ impl Inner {
     /// The discovery document of an OpenID provider.
     pub(super) async fn discovery(&self, issuer: &str) -> Result<Arc<Discovery>, ProviderError> {
         let now = self.parts.clock.now();
-        let known = self.discovered.0.lock().get(issuer).cloned();
+        let known = self.discovered.found.lock().get(issuer).cloned();
         let fresh = |(read, _): &&(Timestamp, Arc<Discovery>)| *read <= now && now.since(*read) < DISCOVERY;
         if let Some((_, document)) = known.as_ref().filter(fresh) {
             return Ok(Arc::clone(document));
         }
-        match (self.parts.oidc.discover(issuer).await, known) {
+        // Strangers can ask for this as often as they like: a provider that is down is not asked each time.
+        let missing = self.discovered.missing.lock().get(issuer).cloned();
+        let missing = missing.filter(|(tried, _)| *tried <= now && now.since(*tried) < DISCOVER_AGAIN);
+        let found = match missing {
+            Some((_, error)) => Err(error),
+            None => {
+                let found = self.parts.oidc.discover(issuer).await;
+                if let Err(error) = &found {
+                    self.discovered.missing.lock().insert(issuer.into(), (now, error.clone()));
+                }
+                found
+            }
+        };
+        match (found, known) {
             (Ok(document), _) => {
                 let document = Arc::new(document);
-                self.discovered.0.lock().insert(issuer.into(), (now, Arc::clone(&document)));
+                self.discovered.found.lock().insert(issuer.into(), (now, Arc::clone(&document)));
                 Ok(document)
             }
             (Err(ProviderError::Unavailable(_) | ProviderError::Busy(_)), Some((read, document)))

@@ -1,6 +1,7 @@
 //! `session`: who is logged in, and ending that.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use crate::clock::{Clock as _, Timestamp};
 use crate::config::{Config, Environment};
 use crate::server::SystemClock;
-use crate::store::{EndedBy, Revocation, Revoked, Session, StoreError};
+use crate::store::{BrowserSession, EndedBy, Revocation, Revoked, Session, StoreError};
 
 use super::exit::Exit;
 use super::stores::{self, Access, Beside, Issuers, Opened, confirmed, moment, or_dash, printable, rfc3339, table};
@@ -87,52 +88,98 @@ fn user_id(opened: &Opened, terminal: Terminal, named: &Named) -> Result<String,
     }
 }
 
+/// A session as it is listed: of tokens that the gateway gave out, or of a browser.
+struct Listed {
+    id: String,
+    user: String,
+    user_id: String,
+    app: String,
+    issuer: String,
+    scopes: Option<Vec<String>>,
+    started: Timestamp,
+    used: Timestamp,
+    expires: Timestamp,
+    address: Option<IpAddr>,
+    user_agent: String,
+}
+
+impl Listed {
+    fn of_tokens(session: Session, user: String) -> Self {
+        let Session { id, user: user_id, issuer, app, scopes, started, expires, used, address, user_agent, .. } =
+            session;
+        let scopes = Some(scopes);
+        Self { id, user, user_id, app, issuer, scopes, started, used, expires, address, user_agent }
+    }
+
+    /// Who its user is knows the provider; here there is the id alone.
+    fn of_browser(session: BrowserSession) -> Self {
+        let BrowserSession { id, user, issuer, app, started, expires, used, address, user_agent, .. } = session;
+        let user_id = user.clone();
+        Self { id, user, user_id, app, issuer, scopes: None, started, used, expires, address, user_agent }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "kind": if self.scopes.is_some() { "tokens" } else { "browser" },
+            "user": self.user,
+            "user_id": self.user_id,
+            "app": self.app,
+            "issuer": self.issuer,
+            "scopes": self.scopes,
+            "started": rfc3339(self.started),
+            "used": rfc3339(self.used),
+            "expires": rfc3339(self.expires),
+            "address": self.address.map(|address| address.to_string()),
+            "user_agent": self.user_agent,
+        })
+    }
+}
+
 impl List {
     fn run(&self, config: &Config, terminal: Terminal) -> Result<Exit, Exit> {
         let Some(opened) = Opened::open(config, terminal, Access::Read)? else {
             stores::nothing_yet(config, terminal, "sessions");
             return Ok(Exit::Fine);
         };
-        let user = self.user.as_ref().map(|named| user_id(&opened, terminal, named)).transpose()?;
         let now = SystemClock.now();
-        let sessions = opened.run(opened.stores.sessions.live(user.as_deref(), now, self.most))?;
-        let mut names: HashMap<String, String> = HashMap::new();
-        for session in &sessions {
-            if !names.contains_key(&session.user) {
-                let user = opened.run(opened.stores.users.by_id(&session.user))?;
-                names.insert(session.user.clone(), user.map_or_else(|| session.user.clone(), |user| user.name));
+        let mut listed = self.of_browsers(&opened, now)?;
+        let user = match &self.user {
+            // Somebody whom only a provider knows is no user of ours.
+            Some(named) if !listed.is_empty() => {
+                opened.run(opened.stores.users.by_account(&named.account))?.map(|user| user.id)
+            }
+            named => named.as_ref().map(|named| user_id(&opened, terminal, named)).transpose()?,
+        };
+        if self.user.is_none() || user.is_some() {
+            let mut names: HashMap<String, String> = HashMap::new();
+            for session in opened.run(opened.stores.sessions.live(user.as_deref(), now, self.most))? {
+                if !names.contains_key(&session.user) {
+                    let user = opened.run(opened.stores.users.by_id(&session.user))?;
+                    names.insert(session.user.clone(), user.map_or_else(|| session.user.clone(), |user| user.name));
+                }
+                let name = names.get(&session.user).cloned().unwrap_or_default();
+                listed.push(Listed::of_tokens(session, name));
             }
         }
-        let name = |session: &Session| names.get(&session.user).cloned().unwrap_or_default();
+        listed.sort_by(|a, b| b.started.cmp(&a.started).then_with(|| b.id.cmp(&a.id)));
+        listed.truncate(self.most as usize);
         if self.format == Format::Json {
-            for session in &sessions {
-                let object = json!({
-                    "id": session.id,
-                    "user": name(session),
-                    "user_id": session.user,
-                    "app": session.app,
-                    "issuer": session.issuer,
-                    "scopes": session.scopes,
-                    "started": rfc3339(session.started),
-                    "used": rfc3339(session.used),
-                    "expires": rfc3339(session.expires),
-                    "address": session.address.map(|address| address.to_string()),
-                    "user_agent": session.user_agent,
-                });
-                terminal.out(format_args!("{}\n", Value::to_string(&object)));
+            for session in &listed {
+                terminal.out(format_args!("{}\n", session.json()));
             }
             return Ok(Exit::Fine);
         }
-        if sessions.is_empty() {
+        if listed.is_empty() {
             terminal.err("nobody is logged in\n");
             return Ok(Exit::Fine);
         }
-        let rows: Vec<[String; 7]> = sessions
+        let rows: Vec<[String; 7]> = listed
             .iter()
             .map(|session| {
                 [
                     printable(&session.id),
-                    printable(&name(session)),
+                    printable(&session.user),
                     printable(&session.app),
                     moment(session.started),
                     moment(session.used),
@@ -147,6 +194,13 @@ impl List {
         }
         Ok(Exit::Fine)
     }
+
+    /// Sessions of browsers, whose users are named by the id that their provider gives them.
+    fn of_browsers(&self, opened: &Opened, now: Timestamp) -> Result<Vec<Listed>, Exit> {
+        let user = self.user.as_ref().map(|named| named.typed.as_str());
+        let sessions = opened.run(opened.stores.browser.live(user, now, self.most))?;
+        Ok(sessions.into_iter().map(Listed::of_browser).collect())
+    }
 }
 
 impl Revoke {
@@ -158,18 +212,30 @@ impl Revoke {
         let now = SystemClock.now();
         let issuers = || Beside::load(global, config).issuers(terminal);
         if let Some(named) = &self.user {
-            let user = user_id(&opened, terminal, named)?;
-            let (before, by) = (stores::this_second(now), EndedBy::Operator);
-            let ended = opened.run(stores::end_all(&opened.stores, &issuers(), &user, before, by, now))?;
+            let browsers = opened.run(opened.stores.browser.live(Some(&named.typed), now, PAGE))?;
+            let mut ended = opened.run(end_browsers(&opened, &browsers))?;
+            let user = match ended {
+                0 => Some(user_id(&opened, terminal, named)?),
+                _ => opened.run(opened.stores.users.by_account(&named.account))?.map(|user| user.id),
+            };
+            if let Some(user) = user {
+                let (before, by) = (stores::this_second(now), EndedBy::Operator);
+                ended += opened.run(stores::end_all(&opened.stores, &issuers(), &user, before, by, now))?;
+            }
             terminal.out(format_args!("{} of {} ended\n", count(ended, "session"), printable(&named.typed)));
             return Ok(Exit::Fine);
         }
         if let Some(id) = &self.id {
-            let Some(session) = opened.run(opened.stores.sessions.get(id))? else {
-                terminal.err(format_args!("error: no session `{}`\n", printable(id)));
-                return Err(Exit::Found);
+            let ended = match opened.run(opened.stores.sessions.get(id))? {
+                Some(session) => opened.run(end(&opened, &issuers(), std::slice::from_ref(&session), now))?,
+                None => {
+                    let Some(session) = opened.run(opened.stores.browser.by_id(id))? else {
+                        terminal.err(format_args!("error: no session `{}`\n", printable(id)));
+                        return Err(Exit::Found);
+                    };
+                    opened.run(end_browsers(&opened, std::slice::from_ref(&session)))?
+                }
             };
-            let ended = opened.run(end(&opened, &issuers(), std::slice::from_ref(&session), now))?;
             let line = if ended == 0 { "had ended already; its tokens are refused" } else { "ended" };
             terminal.out(format_args!("session {} {line}\n", printable(id)));
             return Ok(Exit::Fine);
@@ -188,9 +254,26 @@ impl Revoke {
                 break;
             }
         }
+        loop {
+            let sessions = opened.run(opened.stores.browser.live(None, now, PAGE))?;
+            let these = opened.run(end_browsers(&opened, &sessions))?;
+            ended += these;
+            if sessions.len() < PAGE as usize || these == 0 {
+                break;
+            }
+        }
         terminal.out(format_args!("{} ended\n", count(ended, "session")));
         Ok(Exit::Fine)
     }
+}
+
+/// Ends sessions of browsers. Their tokens never left the gateway but to apps, and the provider is not told.
+async fn end_browsers(opened: &Opened, sessions: &[BrowserSession]) -> Result<usize, StoreError> {
+    let mut ended = 0;
+    for session in sessions {
+        ended += usize::from(opened.stores.browser.end(&session.hash).await?);
+    }
+    Ok(ended)
 }
 
 /// Ends sessions; their tokens are refused first, so that repeating this completes what was interrupted.

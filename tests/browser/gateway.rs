@@ -58,7 +58,7 @@ pub struct World {
     pub upstream: Upstream,
     policy: String,
     store: StoreUrl,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 pub struct Gateway {
@@ -80,7 +80,7 @@ impl World {
         let file = format!("sqlite:{}", folder.path().join("store.db").display());
         let store = StoreUrl::parse(database.unwrap_or(&file), "/".as_ref(), "DATABASE_URL").unwrap();
         let policy = policy.replace("UPSTREAM", &upstream.address.to_string()).replace("PROVIDER", &provider.url());
-        Self { clock, provider, upstream, policy, store, _folder: folder }
+        Self { clock, provider, upstream, policy, store, folder }
     }
 
     pub async fn gateway(&self) -> Gateway {
@@ -104,6 +104,15 @@ impl World {
         let (address, stopper) = (server.addresses()[0], server.stopper());
         tokio::spawn(server.run());
         Gateway { address, stopper, keep }
+    }
+
+    /// Runs a command beside the gateway: what it prints.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(arguments).current_dir(self.folder.path()).env("DATABASE_URL", "sqlite:store.db");
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// The store, as another gateway sees it.
@@ -199,6 +208,12 @@ impl Browser {
                 assert!(line.contains(attribute), "{line}");
             }
             assert!(!line.contains("Domain"), "{line}");
+            // I08, I09: browsers drop longer ones, and caches must not keep any.
+            assert!(
+                line.len() < 4096 && answer.value("cache-control").unwrap().contains("no-store"),
+                "{}",
+                answer.head
+            );
             let mut cookies = self.cookies.lock().unwrap();
             cookies.retain(|(other, _)| other != name);
             if !attributes.contains("Max-Age=0") {

@@ -82,6 +82,21 @@ async fn no_login_leads_elsewhere() {
     }
 }
 
+/// I08: whatever is asked for, cookies stay within what browsers keep.
+#[tokio::test]
+async fn a_long_place_to_return_to_is_kept_or_left_out() {
+    let (world, gateway) = world(OIDC).await;
+    for (length, kept) in [(1000, true), (1024, true), (1025, false), (4000, false)] {
+        let place = format!("/{}", "a".repeat(length - 1));
+        let back = Browser::new(&gateway).through(&world.provider, &format!("/login/idp?return_to={place}")).await;
+        assert_eq!(
+            (back.status, back.value("location")),
+            (303, Some(if kept { &*place } else { "/home" })),
+            "{length}"
+        );
+    }
+}
+
 /// L02: providers send browsers back to one place, exactly.
 #[tokio::test]
 async fn the_way_back_is_one_place() {

@@ -329,6 +329,35 @@ async fn a_logout_ends_the_session_here_and_at_the_provider() {
     assert_eq!(json.status, 204);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_and_end_sessions_of_browsers() {
+    let world = World::new(SUPABASE).await;
+    let gateway = world.gateway().await;
+    let browsers = [(); 3].map(|()| Browser::new(&gateway));
+    for (browser, user) in browsers.iter().zip(["ada@a.example", "bob@a.example", "bob@a.example"]) {
+        browser.sign_in(user).await;
+    }
+    let listed = world.command(&["session", "list", "--format", "json"]);
+    let sessions: Vec<serde_json::Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(sessions.len(), 3, "{listed}");
+    let of_ada = sessions.iter().find(|session| session["user_id"] == uuid("ada@a.example")).unwrap();
+    assert_eq!(
+        (&of_ada["kind"], &of_ada["app"], &of_ada["issuer"]),
+        (&"browser".into(), &"shop".into(), &"supabase".into())
+    );
+    let cookie = browsers[0].cookie("__Host-session").unwrap();
+    assert!(!listed.contains(&cookie), "no name of a session leads to it");
+    world.command(&["session", "revoke", of_ada["id"].as_str().unwrap()]);
+    assert_eq!(browsers[0].get("/page/a").await.status, 401);
+    assert_eq!(browsers[1].get("/page/a").await.status, 200);
+    assert_eq!(world.command(&["session", "list", &uuid("bob@a.example")]).lines().count(), 3, "a head and two rows");
+    let ended = world.command(&["session", "revoke", "--user", &uuid("bob@a.example")]);
+    assert!(ended.contains("2 sessions"), "{ended}");
+    for browser in &browsers {
+        assert_eq!(browser.get("/page/a").await.status, 401);
+    }
+}
+
 /// The cookies of sessions and of logins under way are nobody's but ours: none goes upstream, none comes from there.
 #[tokio::test]
 async fn apps_neither_see_nor_set_our_cookies() {

@@ -10,8 +10,6 @@ const NOT_HERE: &[(&str, &str)] = &[
         "J10",
         "no rule about domains of addresses: logging in is by account name, and other issuers' claims are conditions",
     ),
-    ("K01", "browser sessions, whose cookies are refreshed for them, come later; parallel refreshes are K02's"),
-    ("K03", "browser sessions come later"),
     ("P05", "not built: dumps are up to whoever starts the process"),
     ("P06", "secrets are compared by `subtle` and aws-lc; how long that takes is not measured here"),
 ];
@@ -64,9 +62,29 @@ const LOGINS: &[&str] = &[
     include_str!("../login/crash.rs"),
     include_str!("../login/flood.rs"),
     include_str!("../login/outcomes.rs"),
+    include_str!("../browser/flight.rs"),
+    include_str!("../browser/sessions.rs"),
     include_str!("f.rs"),
     include_str!("io.rs"),
 ];
+
+/// Where the rows about sessions of browsers are tested.
+const BROWSERS: &[&str] = &[
+    include_str!("../../src/browser/return_to.rs"),
+    include_str!("../browser/flight.rs"),
+    include_str!("../browser/gateway.rs"),
+    include_str!("../browser/redirects.rs"),
+    include_str!("../browser/sessions.rs"),
+    include_str!("io.rs"),
+];
+
+#[test]
+fn every_row_about_cookies_and_redirects_has_a_test() {
+    let rows = |section: char, count: usize| (1..=count).map(move |row| format!("{section}{row:02}"));
+    let missing: Vec<String> =
+        rows('I', 10).chain(rows('L', 8)).filter(|id| !BROWSERS.iter().any(|text| text.contains(id))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
 
 #[test]
 fn every_row_about_logins_revocation_and_logs_has_a_test() {
