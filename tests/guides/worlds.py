@@ -3,11 +3,13 @@
 `substituted` is the only place where texts of a guide are exchanged: addresses and keys.
 """
 
+import html
 import html.parser
 import http.cookiejar
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -146,7 +148,39 @@ class Supabase(World):
             "The legacy secret": self.legacy,
             "Self-hosted": self.self_hosted,
         }
+        self.at_the_end_of = {"Browser sessions": self.in_a_browser, "Self-hosted": self.without_iss}
         self.instead = {"sql": self.sql}
+
+    def gateway(self) -> str:
+        return f"http://127.0.0.1:{self.follower.ports['8080']}"
+
+    def in_a_browser(self):
+        """the sign-in page: a password, a wrong one, a provider, signing out"""
+        me = f"{self.gateway()}/users/me"
+        for how in ("password", "provider"):
+            browser = Browser()
+            page = browser.get(me)
+            assert page.url == f"{self.gateway()}/login?return_to=%2Fusers%2Fme", page.url
+            if how == "password":
+                page = browser.submit(page, {"username": "ada@example.com", "password": "wrong", "action": "sign_in"})
+                assert page.status_code in (400, 401) and "<form" in page.text, f"{page.status_code}: {page.text[:500]}"
+                page = browser.submit(page, {"username": "ada@example.com", "password": PASSWORD, "action": "sign_in"})
+            else:
+                link = re.search(r'href="(/login/github[^"]*)"', page.text)
+                assert link, page.text[-1500:]
+                page = browser.get(self.gateway() + html.unescape(link[1]))
+            assert page.url == me and page.json()["email"], f"{page.url}: {page.status_code}: {page.text[:500]}"
+            assert list(browser.cookies()) == ["__Host-session"], list(browser.cookies())
+            browser.post(f"{self.gateway()}/logout", {})
+            page = browser.get(me)
+            assert "/login" in page.url, f"signing out left a session: {page.url}"
+
+    def without_iss(self):
+        """a token without `iss` reaches an app (which is not there)"""
+        form = {"username": "ada@example.com", "password": PASSWORD}
+        token = requests.post(f"{self.gateway()}/token", data=form, timeout=30).json()["access_token"]
+        answer = requests.get(f"{self.gateway()}/users/me", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        assert answer.status_code == 502, f"{answer.status_code}: {answer.text[:300]}"
 
     def start(self):
         self.fake = Fake(self.follower.root / "fake.log").start()
