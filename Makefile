@@ -9,7 +9,7 @@ STATE := target/test-env
 PYTHON := $(STATE)/venv/bin/python
 
 .PHONY: help demo run test lint fmt bench test-env clean
-.PHONY: test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-supabase test-oidc test-skipped
+.PHONY: test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-supabase test-oidc test-guides test-skipped
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,11 @@ test-oidc: test-env
 	@echo "==> a certified OpenID provider, and sessions of browsers in Chromium"
 	$(CARGO) build --locked --bins --tests
 	$(PYTHON) tests/oidc/run.py
+
+test-guides: test-env
+	@echo "==> the guides, followed to the letter"
+	$(CARGO) build --locked --bins --tests
+	$(PYTHON) tests/guides/run.py
 
 test-skipped:
 	@tests/skipped.sh $(STATE)/cargo-test.log

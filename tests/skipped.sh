@@ -10,7 +10,7 @@ log=${1:-target/test-env/cargo-test.log}
     if command -v cargo-deny >/dev/null && ! compgen -G "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs/*" >/dev/null; then
         echo "no copy of the advisory database: advisories"
     fi
-    [ -e target/test-env/node/.installed ] || echo "no Node: OAuth clients in Node, Swagger UI"
+    [ -e target/test-env/node/.installed ] || echo "no Node: OAuth clients in Node, Swagger UI, the guides"
     tests/clients/chromium.sh >/dev/null || echo "no Chromium: Swagger UI"
     [ -f "$log" ] && sed -nE 's/^test (.*) \.\.\. ignored(, )?(.*)$/ignored test \1 \3/p' "$log"
     true

@@ -12,7 +12,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
 
@@ -325,10 +324,9 @@ class Next(Supabase):
         """a cookie whose token has expired: refreshed by the gateway, once, and set anew"""
         gateway, browser = f"http://127.0.0.1:{self.follower.ports['8080']}", self.browser
         name = "POST auth/token?grant_type=refresh_token"
-        self.fake.ask("POST", "/settings", {"jwt_exp": 1})
+        self.fake.ask("POST", "/settings", {"clock_offset": -3700})  # signed in over an hour ago
         browser.submit(browser.get(f"{gateway}/login"), {"email": "ada@example.com", "password": PASSWORD})
-        self.fake.ask("POST", "/settings", {"jwt_exp": 3600})
-        time.sleep(32)  # the leeway of 30 s, too
+        self.fake.ask("POST", "/settings", {"clock_offset": 0})
         before, cookies = self.fake.ask("GET", "/counters").get(name, {"count": 0})["count"], browser.cookies()
         page = browser.get(f"{gateway}/account")
         assert page.url == f"{gateway}/account" and "ada@example.com" in page.text, f"{page.url}: {page.text[:500]}"
