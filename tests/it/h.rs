@@ -605,6 +605,29 @@ async fn a_slow_issuer_holds_up_nobody_else() {
     assert_eq!(gateway.get("/items", &good).await.status, 200);
 }
 
+/// H03: a server with a certificate that nobody vouches for gives no keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_a_server_that_is_not_trusted_are_none() {
+    let pair = Pair::new("a", 1);
+    let published = json!({ "keys": [pair.jwk()] }).to_string();
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{published}", published.len());
+    let upstream = Upstream::answering(move |_| answer.clone().into_bytes()).await;
+    let open = "version: 1\nupstream: http://UPSTREAM\nroutes:\n  GET /open: public\n";
+    let server = Harness::with(open, upstream, |_| {}).await;
+    let at = |scheme: &str, port: u16| {
+        let url = format!("{scheme}://localhost:{port}/open");
+        World::new(&format!(
+            "  company: {{ preset: jwt, jwks_url: '{url}', issuer: company, audience: api, algorithms: [ES256] }}\n"
+        ))
+    };
+    assert_eq!(at("http", server.address.port()).ask(&pair.token("company")).await, 200);
+    let world = at("https", server.tls.port());
+    assert_eq!(world.ask(&pair.token("company")).await, 503);
+    let status = world.issuers.remote();
+    let error = status[0].error.as_deref().unwrap();
+    assert!(error.contains("from an authority that is not trusted") && status[0].keys == 0, "{status:?}");
+}
+
 /// An answer without end is given up after five seconds, and nobody is let in.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_end_is_given_up() {

@@ -350,8 +350,13 @@ impl RemoteSet {
                     tracing::info!(issuer = %self.issuer, "keys can be fetched again");
                 }
                 if state.body != got.body {
-                    let keys = got.keys.as_ref().map_or(0, |keys| keys.iter().count());
-                    tracing::info!(issuer = %self.issuer, keys, "keys were fetched");
+                    match &got.keys {
+                        Some(keys) => {
+                            tracing::info!(issuer = %self.issuer, keys = keys.iter().count(), "keys were fetched");
+                        }
+                        // As a Supabase project that still signs with its secret.
+                        None => tracing::info!(issuer = %self.issuer, "the issuer publishes no keys"),
+                    }
                     for problem in &got.ignored {
                         tracing::warn!(issuer = %self.issuer, %problem, "a published key is not used");
                     }
