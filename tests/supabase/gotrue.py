@@ -161,9 +161,10 @@ class Keys:
 
     def sign(self, claims: dict, alg: str | None = None, kid: str | None = None, key_id: str = "") -> str:
         key = self.find(kid) if kid else self.signing()
+        payload = json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode()
         if alg == LEGACY or key is None:
-            return jwt.encode(claims, self.secret, LEGACY, headers={"kid": kid or key_id} if kid or key_id else None)
-        return jwt.encode(claims, key["private"], key["alg"], headers={"kid": key["kid"]})
+            return jwt.api_jws.encode(payload, self.secret, LEGACY, headers={"kid": kid or key_id} if kid or key_id else None)
+        return jwt.api_jws.encode(payload, key["private"], key["alg"], headers={"kid": key["kid"]})
 
     def jwks(self) -> dict:
         kinds = {"ES256": jwt.algorithms.ECAlgorithm, "RS256": jwt.algorithms.RSAAlgorithm, "EdDSA": jwt.algorithms.OKPAlgorithm}

@@ -1,7 +1,7 @@
 // @supabase/ssr with a jar of cookies, as a server that renders pages has it.
 import { createBrowserClient, createServerClient } from '@supabase/ssr'
 import WebSocket from 'ws'
-import { app as APP, assert, browse, claims, email, good, key, main, password, scenario, set, sleep, url } from './rig.mjs'
+import { app as APP, assert, browse, claims, count, email, good, key, main, password, scenario, set, sleep, status, url } from './rig.mjs'
 
 function jar() {
   const held = new Map()
@@ -52,5 +52,57 @@ scenario('ssr: PKCE with a provider, the verifier in a cookie', async () => {
   assert.equal(user.email, 'ada@provider.example')
   assert.equal(typeof createBrowserClient, 'function')
 })
+
+const header = (cookies) => [...cookies.held].map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('; ')
+const account = (cookies, { method = 'GET', ...headers } = {}) => fetch(`${url}/account`, { method, headers: { cookie: header(cookies), ...headers } })
+const who = async (answer) => (await status(answer, 200)).headers['x-auth-user']
+
+/** Signs up, with so much metadata that the cookie comes in pieces. */
+async function signedUp(letters = 0) {
+  const cookies = jar()
+  const { session, user } = good(await server(cookies).auth.signUp({ email: email('ssr'), password, options: { data: { text: 'ë'.repeat(letters) } } }))
+  return { cookies, session, user }
+}
+
+scenario('ssr: its cookie is a credential at the gateway, whole or in pieces', async () => {
+  for (const letters of [0, 1200]) {
+    const { cookies, session, user } = await signedUp(letters)
+    assert.equal(cookies.held.size > 1, letters > 0)
+    assert.equal(await who(account(cookies)), user.id)
+    assert.equal((await who(account(cookies, { authorization: `Bearer ${session.access_token}` }))), user.id, 'the same token twice')
+    const other = await signedUp()
+    await status(account(cookies, { authorization: `Bearer ${other.session.access_token}` }), 400)
+    await status(account(cookies, { method: 'POST', origin: 'https://evil.example' }), 403)
+    await status(account(cookies, { method: 'POST', origin: url }), 200)
+    const [last] = [...cookies.held.keys()].slice(-1)
+    cookies.held.set(last, cookies.held.get(last).slice(0, -20))
+    await status(account(cookies), 401)
+  }
+}, { only: 'gateway' })
+
+scenario('ssr: an expired cookie is refreshed by the gateway, and the client goes on with what it set', async () => {
+  await set({ jwt_exp: 1 })
+  const { cookies, session, user } = await signedUp(1200)
+  await set({ jwt_exp: 3600 })
+  await sleep(2100)
+  const before = await count('POST auth/token?grant_type=refresh_token')
+  const answers = await Promise.all(Array.from({ length: 20 }, () => account(cookies)))
+  for (const answer of answers) assert.equal(await who(answer), user.id)
+  assert.equal(await count('POST auth/token?grant_type=refresh_token') - before, 1, 'refreshes')
+  for (const answer of answers) {
+    assert.match(answer.headers.get('cache-control') ?? '', /no-store/)
+    cookies.setAll(answer.headers.getSetCookie().map((line) => {
+      const [pair, ...attributes] = line.split('; ')
+      assert.ok(attributes.includes('SameSite=Lax') && attributes.includes('Path=/'), line.slice(-100))
+      const at = pair.indexOf('=')
+      const maxAge = Number(attributes.find((word) => word.startsWith('Max-Age='))?.slice(8))
+      return { name: pair.slice(0, at), value: decodeURIComponent(pair.slice(at + 1)), options: { maxAge } }
+    }))
+  }
+  const { session: fresh } = good(await server(cookies).auth.getSession())
+  assert.notEqual(fresh.refresh_token, session.refresh_token)
+  assert.equal(good(await server(cookies).auth.getUser()).user.id, user.id)
+  good(await server(cookies).auth.refreshSession())
+}, { only: 'gateway' })
 
 await main()
