@@ -235,3 +235,50 @@ async fn a_logout_during_a_refresh_wins() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// The column of browser sessions in the fail-closed matrix (Q), and tokens that come while the store is away: nothing is
+/// known then, so nobody gets in and nobody is signed out, and what the provider gave out is stored once there is a place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_that_is_away_loses_no_session_and_lets_nobody_in() {
+    let mut postgres = match Postgres::start_durable() {
+        Ok(postgres) => postgres,
+        Err(missing) => return servers::skipped(&format!("browser sessions without their database: {missing}")),
+    };
+    let world = World::over(SUPABASE, Some(&postgres.database())).await;
+    let gateway = world.gateway().await;
+    let browser = Browser::new(&gateway);
+    let cookie = browser.sign_in("ada@a.example").await;
+    assert_eq!(once(gateway.address, page(&cookie)).await.unwrap().status, 200);
+
+    world.advance(LIFE);
+    world.provider.slow(Duration::from_millis(800));
+    let (address, request) = (gateway.address, page(&cookie));
+    let asking = tokio::spawn(async move { once(address, request).await.unwrap() });
+    while world.provider.refreshes() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    postgres.kill();
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    let answer = once(gateway.address, page(&cookie)).await.unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.value("retry-after").is_some() && answer.values("set-cookie").is_empty());
+    let public = once(gateway.address, "GET /public HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    assert_eq!(public.status, 200);
+    assert_eq!(browser.post("/logout", &[]).await.status, 503);
+    assert_eq!(browser.cookie("__Host-session"), Some(cookie.clone()), "what has not ended is not forgotten");
+    let form = [("username", "bob@a.example"), ("password", crate::provider::PASSWORD)];
+    assert_eq!(Browser::new(&gateway).post("/login", &form).await.status, 503);
+
+    postgres.restart();
+    assert!(matches!(asking.await.unwrap().status, 200 | 503));
+    let began = Instant::now();
+    loop {
+        let answer = once(gateway.address, page(&cookie)).await.unwrap();
+        if answer.status == 200 {
+            break;
+        }
+        assert!(answer.status == 503 && began.elapsed() < Duration::from_secs(20), "{}", answer.text());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((world.provider.refreshes(), world.provider.reused()), (1, 0));
+}
