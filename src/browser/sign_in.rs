@@ -48,12 +48,15 @@ const DISCOVER_AGAIN: Duration = Duration::from_secs(2);
 /// How long tokens are taken for good whose provider does not say it.
 const UNSTATED_LIFE: Duration = Duration::from_secs(300);
 
+/// What was found for an issuer, and when.
+type Dated<T> = HashMap<Box<str>, (Timestamp, T)>;
+
 /// Discovery documents, by issuer.
 #[derive(Default)]
 pub(super) struct Discovered {
-    found: Mutex<HashMap<Box<str>, (Timestamp, Arc<Discovery>)>>,
+    found: Mutex<Dated<Arc<Discovery>>>,
     /// Where there was none a moment ago.
-    missing: Mutex<HashMap<Box<str>, (Timestamp, ProviderError)>>,
+    missing: Mutex<Dated<ProviderError>>,
 }
 
 impl fmt::Debug for Discovered {

@@ -1,6 +1,13 @@
 //! Sessions of browsers over HTTP, against a provider of these tests that rotates refresh tokens, notices their reuse,
 //! and fails as it is told.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test ends at the first surprise"
+)]
 
 #[path = "../it/client.rs"]
 #[expect(dead_code, reason = "shared with other tests")]

@@ -180,7 +180,8 @@ impl Shared {
     }
 
     async fn answer(&self, request: &Recorded) -> Option<Vec<u8>> {
-        let (path, query) = request.target().split_once('?').unwrap_or((request.target(), ""));
+        let target = request.target();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let form: HashMap<String, String> = form_urlencoded::parse(&request.body).into_owned().collect();
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let text = |name: &str| body[name].as_str().map(str::to_owned).or_else(|| form.get(name).cloned());
