@@ -306,8 +306,8 @@ class Follower:
             error = None
             try:
                 step()
-            except AssertionError as failure:
-                error = str(failure)
+            except Exception as failure:
+                error = f"{type(failure).__name__}: {failure}"
             self.report(self.guide.name, f"after “{section}”: {step.__doc__}", error)
 
     def block(self, block: Block) -> bool:
