@@ -99,6 +99,7 @@ class Guide:
                 inside = (fence[1].strip(), number, [])
             elif line.startswith("#"):
                 section, paragraph = line.lstrip("# "), []
+                assert section not in self.sections, f"{path.name}: two sections are called “{section}”"
                 self.sections.append(section)
             elif line.strip():
                 paragraph.append(line.strip())
@@ -272,17 +273,8 @@ class Follower:
     def follow(self):
         try:
             self.world.start()
-            section = None
-            for block in self.guide.blocks:
-                if block.section != section:
-                    self.leave(section)
-                    section = block.section
-                    self.enter(section)
-                if not self.block(block) and not self.options.keep_going:
-                    print(f"      the rest of {self.guide.name} is not followed")
-                    break
-            else:
-                self.leave(section)
+            if not self.sections():
+                print(f"      the rest of {self.guide.name} is not followed")
         finally:
             for server in self.running.values():
                 server.end()
@@ -296,13 +288,25 @@ class Follower:
                 for server in self.running.values():
                     print(f"--- the last lines of {server.name}", *blotted(server.text()).splitlines()[-25:], sep="\n")
 
+    def sections(self) -> bool:
+        going = True
+        for section in self.guide.sections:
+            self.enter(section)
+            for block in self.guide.blocks:
+                if going and block.section == section:
+                    going = self.block(block) or self.options.keep_going
+            if not going:
+                break
+            self.leave(section)
+        return going
+
     def enter(self, section: str):
         if step := self.world.by_hand.get(section):
             step()
             self.report(self.guide.name, f"by hand, in “{section}”: {step.__doc__}", None)
 
-    def leave(self, section: str | None):
-        if step := self.world.at_the_end_of.get(section or ""):
+    def leave(self, section: str):
+        if step := self.world.at_the_end_of.get(section):
             error = None
             try:
                 step()
