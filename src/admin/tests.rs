@@ -80,6 +80,10 @@ fn services(has_store: bool) -> Services {
         has_store,
         revoked,
         login: Arc::new(login),
+        inquiries: crate::pipeline::Inquiries::new(
+            crate::provider::Oidc::new(None),
+            crate::provider::Supabase::new(None),
+        ),
         limits: None,
         public_url: None,
         audit,

@@ -708,7 +708,11 @@ fn check_id_token(verified: &VerifiedToken, client: &OidcClient, nonce: &str, ac
     }
     match claims.get("at_hash") {
         None => Ok(()),
-        Some(Value::String(hash)) if at_hash(verified.algorithm(), access) == *hash => Ok(()),
+        Some(Value::String(hash))
+            if verified.algorithm().is_some_and(|algorithm| at_hash(algorithm, access) == *hash) =>
+        {
+            Ok(())
+        }
         Some(_) => bad("another access token"),
     }
 }

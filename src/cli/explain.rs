@@ -240,7 +240,8 @@ fn verified(policy: &PolicySet, token: &str, now: Timestamp) -> (Presented, Stri
         Ok(token) => {
             let identity = token.identity(Transport::Bearer);
             let expires = token.expires().map_or_else(String::new, |at| format!(" · expires in {}", until(now, at)));
-            let who = format!("token · {}{expires}", token.algorithm());
+            let algorithm = token.algorithm().map_or_else(String::new, |algorithm| algorithm.to_string());
+            let who = format!("token · {algorithm}{expires}");
             (Presented::Identity(Box::new(identity)), who, None)
         }
         Err(error) => {

@@ -150,7 +150,17 @@ impl Pipeline {
                     found.session = Some(services.browser.find(&policy, login, cookie.expose()).await);
                 }
             }
-            Need::Introspection { .. } | Need::SessionCheck { .. } | Need::SsrRefresh { .. } => {}
+            Need::Introspection { issuer, token } => {
+                let (active, now) = (self.active(), self.now());
+                let with = (&*active.policy, &active.verifier);
+                found.introspected = Some(services.inquiries.token(with, issuer, token, now).await);
+            }
+            Need::SessionCheck { issuer, token } => {
+                let (active, now) = (self.active(), self.now());
+                let with = (&*active.policy, &active.verifier);
+                found.checked = Some(services.inquiries.session(with, issuer, token, now).await);
+            }
+            Need::SsrRefresh { .. } => {}
         }
     }
 }

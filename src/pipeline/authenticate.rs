@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, header};
 use smallvec::SmallVec;
 
-use super::{Authorization, Course, Found, Introspected, KeyFound, Need, RETRY, Refreshed, Stop, cors};
+use super::{Authorization, Checked, Course, Found, Introspected, KeyFound, Need, RETRY, Refreshed, Stop, cors};
 use crate::browser::{LiveSession, SessionFound};
 use crate::clock::Timestamp;
 use crate::decision::Routed;
@@ -17,6 +17,8 @@ use crate::identity::ssr::{self, Held, SsrSession};
 use crate::identity::{Caller, IssuerName, Transport};
 use crate::policy::document::Preset;
 use crate::policy::set::{Admission, App, Edge, Issuer, OnExpired, PolicySet};
+use crate::policy::specificity::matches;
+use crate::policy::template::Segment;
 use crate::request::RequestError;
 use crate::request::cookie::{self, CookieError};
 use crate::request::forwarded::Origin;
@@ -127,6 +129,7 @@ pub(super) fn authenticate<'a>(
     if transport != Transport::Bearer {
         check_origin(routed.app(), head, origin)?;
     }
+    check_session(with, routed, issuer, token)?;
     Ok(Authenticated {
         caller: Caller::Known(Box::new(verified.identity(transport))),
         token: Some(renewed.map_or_else(|| credential.into_token(), Cow::Borrowed)),
@@ -258,6 +261,7 @@ fn by_session<'a>(
     }
     check_revoked(with, issuer, verified.claims(), routed.app())?;
     check_origin(routed.app(), head, origin)?;
+    check_session(with, routed, issuer, token)?;
     let bearer = HeaderValue::try_from(format!("Bearer {access}")).map_err(|_| refuse("token_malformed"))?;
     Ok(Authenticated {
         caller: Caller::Known(Box::new(verified.identity(Transport::Session))),
@@ -323,6 +327,44 @@ fn check_revoked(with: With<'_>, issuer: &Issuer, claims: &Claims, app: &App) ->
         return Err(denial.because("revocations_unknown").retry_after(RETRY));
     }
     Ok(())
+}
+
+/// Whether the session of a token still lives, on the paths where its project is asked (`session_check`).
+fn check_session(with: With<'_>, routed: &Routed, issuer: &Issuer, token: &str) -> Result<(), Stop> {
+    let check = issuer.supabase.as_ref().and_then(|project| project.session_check.as_ref());
+    let Some(check) = check.filter(|check| is_on_path(&check.paths, routed)) else { return Ok(()) };
+    match with.found.checked {
+        None => {
+            let (issuer, token) = (issuer.name.clone(), Secret::new(token.to_owned()));
+            Err(Stop::Ask(Need::SessionCheck { issuer, token }))
+        }
+        Some(Checked::Live) => Ok(()),
+        Some(Checked::Ended) => Err(refuse("session_ended").into()),
+        Some(Checked::Unavailable) if check.allow_on_error => Ok(()),
+        Some(Checked::Unavailable) => {
+            Err(unavailable("the session cannot be checked now", "session_check_unavailable").into())
+        }
+    }
+}
+
+/// Whether the request is for one of these paths; where the app does not tell upper from lower case, neither does this.
+fn is_on_path(paths: &[Vec<Segment>], routed: &Routed) -> bool {
+    let segments: SmallVec<[Cow<'_, str>; 16]> = routed.target().segments().map(|segment| segment.decoded()).collect();
+    let is_same = |template: &[Segment]| matches(template, segments.iter().map(|segment| &**segment));
+    if !routed.app().fold_case {
+        return paths.iter().any(|template| is_same(template));
+    }
+    let folded: Vec<String> = segments.iter().map(|segment| segment.to_ascii_lowercase()).collect();
+    paths.iter().any(|template| {
+        let template: Vec<Segment> = template
+            .iter()
+            .map(|segment| match segment {
+                Segment::Literal(literal) => Segment::Literal(literal.to_ascii_lowercase()),
+                other => other.clone(),
+            })
+            .collect();
+        matches(&template, folded.iter().map(String::as_str))
+    })
 }
 
 /// A token in a cookie.

@@ -10,9 +10,11 @@ mod ask;
 mod assertion;
 mod authenticate;
 mod browse;
+mod asked;
 pub mod cors;
 mod ended;
 mod id;
+mod inquiries;
 pub mod limit;
 mod outcome;
 mod own;
@@ -51,6 +53,7 @@ use crate::token::verify::Verifier;
 
 pub use self::ask::{Checked, Found, Introspected, KeyFound, Need, Refreshed};
 pub use self::id::DecisionId;
+pub use self::inquiries::Inquiries;
 use self::limit::{Limited, Limits, SharedTake, Shelf};
 pub use self::record::Answered;
 
@@ -101,6 +104,8 @@ pub struct Services {
     pub login: Arc<Login>,
     /// Sessions of browsers.
     pub browser: Arc<Browser>,
+    /// What issuers are asked about tokens.
+    pub inquiries: Inquiries,
     /// Limits that gateways share.
     pub limits: Option<Arc<dyn store::Limits>>,
     /// How clients reach the gateway (`public_url`).

@@ -11,7 +11,7 @@ use crate::issuer::Issuers;
 use crate::live::Live;
 use crate::login::hasher::{Bounds, Hasher};
 use crate::login::{self, Login};
-use crate::pipeline::Services;
+use crate::pipeline::{Inquiries, Services};
 use crate::policy::set::PolicySet;
 use crate::provider::{Oidc, Supabase};
 use crate::random::Random;
@@ -132,7 +132,7 @@ impl Open {
 
     fn services(&self, outside: &Outside) -> Services {
         let fetcher = fetcher();
-        let supabase = Supabase::new(fetcher.clone());
+        let (supabase, oidc) = (Supabase::new(fetcher.clone()), Oidc::new(fetcher));
         let login = Login::new(login::Parts {
             stores: Arc::clone(&self.stores),
             revoked: Arc::clone(&self.revoked),
@@ -147,8 +147,8 @@ impl Open {
             stores: Arc::clone(&self.stores),
             revoked: Arc::clone(&self.revoked),
             issuers: Arc::clone(&outside.issuers),
-            supabase,
-            oidc: Oidc::new(fetcher),
+            supabase: supabase.clone(),
+            oidc: oidc.clone(),
             clock: Arc::clone(&outside.clock),
             random: Arc::clone(&outside.random),
             audit: Arc::clone(&outside.audit),
@@ -160,6 +160,7 @@ impl Open {
             has_store: self.is_kept,
             revoked: Arc::clone(&self.revoked),
             login: Arc::new(login),
+            inquiries: Inquiries::new(oidc, supabase),
             limits: self.stores.limits.clone(),
             public_url: outside.public_url.clone(),
             audit: Arc::clone(&outside.audit),

@@ -99,14 +99,14 @@ pub struct Verifier {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AmbiguousIssuers(pub IssuerName, pub IssuerName);
 
-/// A token whose signature and claims were checked. Only [`Verifier::verify`] makes one.
+/// A token whose signature and claims were checked, or whose issuer was asked. Only [`Verifier`] makes one.
 #[derive(Clone, Debug)]
 pub struct VerifiedToken {
     rules: Arc<IssuerRules>,
     claims: Claims,
     expires: Option<Timestamp>,
     kid: Option<Kid>,
-    algorithm: Algorithm,
+    algorithm: Option<Algorithm>,
 }
 
 // === impl IssuerRules ===
@@ -220,6 +220,21 @@ fn time(claims: &Claims, name: &'static str) -> Result<Option<Timestamp>, TokenE
     }
 }
 
+/// Endpoints of introspection know refresh tokens, too: only what is an access token, or does not say, is one. One that
+/// is bound to a key (`cnf`) is no bearer token.
+fn check_kind(claims: &Map<String, Value>) -> Result<(), TokenError> {
+    let is_one_of = |name: &str, words: &[&str]| match claims.get(name) {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => words.iter().any(|word| text.eq_ignore_ascii_case(word)),
+        Some(_) => false,
+    };
+    let fits = is_one_of("token_type", &["bearer", "access_token"])
+        && is_one_of("token_use", &["access_token", "access"])
+        && is_one_of("typ", &["bearer", "jwt", "at+jwt", "application/at+jwt"])
+        && claims.get("cnf").is_none_or(Value::is_null);
+    if fits { Ok(()) } else { Err(TokenError::WrongType) }
+}
+
 // === impl Verifier ===
 
 impl Verifier {
@@ -300,7 +315,7 @@ impl Verifier {
             claims,
             expires,
             kid: key.kid().cloned(),
-            algorithm: header.algorithm,
+            algorithm: Some(header.algorithm),
         })
     }
 
@@ -324,6 +339,28 @@ impl Verifier {
         let token = Compact::parse(token).ok()?;
         let rules = self.choose(&token.payload().ok()?).ok()?;
         Some((rules.name.clone(), token.header().kid.as_deref().map(Kid::new)))
+    }
+
+    /// What an issuer says about an opaque token that it was asked about (RFC 7662): by its rules, but for `iss`, which
+    /// may be left out. The connection to the issuer stands for its signature.
+    pub fn introspected(
+        &self,
+        issuer: &IssuerName,
+        claims: &Map<String, Value>,
+        now: Timestamp,
+    ) -> Result<VerifiedToken, TokenError> {
+        let rules = self.issuers.iter().find(|rules| rules.name == *issuer).ok_or(TokenError::WrongIssuer)?;
+        if claims.get("active") != Some(&Value::Bool(true)) {
+            return Err(TokenError::BadSignature);
+        }
+        check_kind(claims)?;
+        let claims = Claims::new(claims.clone());
+        let expires = match claims.get("iss") {
+            None => IssuerRules { issuer: ExpectedIssuer::DangerAny, ..IssuerRules::clone(rules) }
+                .check_claims(&claims, now)?,
+            Some(_) => rules.check_claims(&claims, now)?,
+        };
+        Ok(VerifiedToken { rules: Arc::clone(rules), claims, expires, kid: None, algorithm: None })
     }
 
     /// What a token says that its issuer has vouched for just now, and which issuer that is. It is not verified again, so
@@ -394,8 +431,8 @@ impl VerifiedToken {
         self.kid.as_ref()
     }
 
-    /// The algorithm of the signature.
-    pub fn algorithm(&self) -> Algorithm {
+    /// The algorithm of the signature; none where the issuer was asked.
+    pub fn algorithm(&self) -> Option<Algorithm> {
         self.algorithm
     }
 
