@@ -304,9 +304,14 @@ class Keycloak(World):
         me = page.json()
         assert me["by"] == "session" and "manager" in me["roles"], me
         assert browser.get(f"{gateway}/reports/2026").json() == {"report": "all is well"}
-        browser.post(f"{gateway}/logout", {})
+        page = browser.post(f"{gateway}/logout", {})
+        assert page.url.startswith(f"{self.issuer}/protocol/openid-connect/logout?"), f"{page.url}: {page.text[:300]}"
+        page = browser.submit(page, {"logout": "yes"})  # this provider asks; Keycloak does not, given an id_token_hint
+        assert page.url in (f"{gateway}/", f"{gateway}/login?return_to=%2F"), f"{page.url}: {page.text[:300]}"
         page = browser.get(f"{gateway}/users/me")
-        assert "Provider sign-in" in page.text, f"signing out left a session: {page.url}: {page.text[:300]}"
+        assert page.url == f"{gateway}/login?return_to=%2Fusers%2Fme", f"signing out left a session: {page.url}"
+        page = browser.follow(page, "/login/keycloak")
+        assert "Provider sign-in" in page.text, f"signing out left a session at the provider: {page.url}"
 
 
 class Next(Supabase):
@@ -320,6 +325,10 @@ class Next(Supabase):
 
     def environment(self):
         return {"NEXT_TELEMETRY_DISABLED": "1"}
+
+    def substituted(self):
+        # The name of the cookie comes from the project's address.
+        return super().substituted() | {"sb-abcdefghijklmnopqrst-auth-token": "sb-127-auth-token"}
 
     def create_next_app(self):
         """npx create-next-app, and a user in the project"""
