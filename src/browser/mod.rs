@@ -181,6 +181,17 @@ impl<'a> Visit<'a> {
     }
 }
 
+/// Whether two origins are names of the machine itself for the same port: `localhost` and `127.0.0.1`. Browsers keep cookies
+/// of the one from the other, and providers lead back to the one that is configured.
+fn is_other_name(one: &str, other: &str) -> bool {
+    let port = |origin: &str| {
+        let rest = origin.strip_prefix("http://")?;
+        let name = ["localhost", "127.0.0.1", "[::1]"].into_iter().find(|name| rest.starts_with(name))?;
+        rest.get(name.len()..).filter(|port| port.is_empty() || port.starts_with(':')).map(str::to_owned)
+    };
+    one != other && port(one).is_some_and(|found| port(other) == Some(found))
+}
+
 /// Whether a cookie of this name is the gateway's own: that of a session, of any app of the policy, or of a login under
 /// way. None goes upstream, and none comes from there, in whatever case: some browsers take `__host-` for `__Host-`.
 pub fn is_own_cookie(policy: &PolicySet, name: &[u8]) -> bool {
@@ -200,4 +211,27 @@ const MOST_COOKIE: usize = 128;
 fn hash_of(cookie: &str) -> Option<CookieHash> {
     let hash = digest::digest(&digest::SHA256, cookie.as_bytes());
     (cookie.len() <= MOST_COOKIE).then(|| hash.as_ref().first_chunk().copied().map(CookieHash))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_other_name;
+
+    #[test]
+    fn names_of_this_machine_are_told_from_others() {
+        for (one, other, expected) in [
+            ("http://127.0.0.1:8080", "http://localhost:8080", true),
+            ("http://localhost", "http://[::1]", true),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080", false),
+            // A development server that passes on under another port.
+            ("http://localhost:3000", "http://127.0.0.1:8080", false),
+            ("https://localhost:8080", "http://localhost:8080", false),
+            ("http://app.example:8080", "http://localhost:8080", false),
+            ("http://localhost.example:8080", "http://127.0.0.1:8080", false),
+            ("http://127.0.0.1:8080", "", false),
+        ] {
+            assert_eq!(is_other_name(one, other), expected, "{one} {other}");
+            assert_eq!(is_other_name(other, one), expected, "{other} {one}");
+        }
+    }
 }

@@ -33,7 +33,7 @@ use crate::token::verify::{VerifiedToken, Verifier};
 use super::flow::{self, Flow, FlowError};
 use super::kept::{Kept, random_text};
 use super::page::{self, Notice, SignIn};
-use super::query::Query;
+use super::query::{Query, encode};
 use super::return_to::return_to;
 use super::{Browser, Inner, SessionFound, Visit, hash_of};
 
@@ -251,6 +251,9 @@ impl Browser {
     /// `GET /login`: the page, or on to where the login would end for who is signed in.
     pub async fn page(&self, visit: &Visit<'_>) -> Response {
         let asked = asked(visit);
+        if let Some(there) = under_its_name(visit, login_path(visit), asked.as_deref()) {
+            return there;
+        }
         match self.is_signed_in(visit).await {
             true => page::redirect(asked.as_deref().unwrap_or(&visit.browser.return_to), Vec::new()),
             false => sign_in(visit, asked.as_deref(), None),
@@ -341,6 +344,10 @@ impl Browser {
         let link = visit.browser.providers.iter().find(|link| *link.name == *name);
         let issuer = link.and_then(|link| visit.policy.issuer(&link.issuer));
         let (Some(issuer), Some(callback)) = (issuer, callback(visit)) else { return not_found(visit) };
+        let path = format!("{}/{name}", login_path(visit).trim_end_matches('/'));
+        if let Some(there) = under_its_name(visit, &path, asked.as_deref()) {
+            return there;
+        }
         let inner = &self.inner;
         let begun = async {
             let id = flow::new_id(&*inner.parts.random);
@@ -644,8 +651,7 @@ impl Inner {
             }
             _ => {}
         }
-        let query = place.map(|place| format!("?return_to={}", super::query::encode(place))).unwrap_or_default();
-        let path = format!("{}{query}", login_path(visit));
+        let path = format!("{}{}", login_path(visit), back_to(place));
         let way_on = Some((path.as_str(), "Back to the sign-in page"));
         let notice =
             Notice { title: "You are not signed in", text: failed.text(), way_on, reference: visit.decision_id };
@@ -741,6 +747,18 @@ fn asked(visit: &Visit<'_>) -> Option<String> {
 
 fn login_path<'a>(visit: &Visit<'a>) -> &'a str {
     visit.login.paths.login.as_deref().unwrap_or("/")
+}
+
+/// The query that says where a login ends.
+fn back_to(place: Option<&str>) -> String {
+    place.map(|place| format!("?return_to={}", encode(place))).unwrap_or_default()
+}
+
+/// The way to the same place under the name that `public_url` has for this machine, where the browser used another one: a
+/// login that began at `localhost` does not end at `127.0.0.1`, since the cookies of the one are not sent to the other.
+fn under_its_name(visit: &Visit<'_>, path: &str, place: Option<&str>) -> Option<Response> {
+    let is_other = super::is_other_name(visit.origin, visit.reached_at);
+    is_other.then(|| page::redirect(&format!("{}{path}{}", visit.origin, back_to(place)), Vec::new()))
 }
 
 /// Where providers send browsers back to; exactly this is registered with them.

@@ -24,4 +24,13 @@ await step('a sign-in at http://127.0.0.1 works', async () => {
   await page.waitForURL(`${settings.gateway}/page/notes`)
   await rita.close()
 })
+await step('one that began at http://localhost ends at the name that the provider knows', async () => {
+  const rita = await person()
+  const page = await rita.newPage()
+  await page.goto(`${settings.gateway.replace('127.0.0.1', 'localhost')}/page/notes?of=me`)
+  await chooseProvider(page)
+  await atProvider(page)
+  await page.waitForURL(`${settings.gateway}/page/notes?of=me`)
+  await rita.close()
+})
 await close()
