@@ -38,7 +38,8 @@ MODES = {"keys": ("ES256", "publishable_key"), "legacy": ("HS256", "anon_key")}
 
 def blotted(text: str) -> str:
     text = re.sub(r"eyJ[\w-]{8,}(\.[\w-]*){0,2}", "<token>", text)
-    return re.sub(r"sb_(publishable|secret)_[\w-]+", r"<\1 key>", text)
+    # Six characters of a key may be shown, to tell it from others.
+    return re.sub(r"sb_(publishable|secret)_[\w-]{7,}", r"<\1 key>", text)
 
 
 def chromium() -> str | None:
