@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::identity::IssuerName;
 use crate::identity::claims::Claims;
 use crate::issuer::KeyOutcome;
-use crate::policy::set::{Admission, BrowserLogin, Issuer, OidcClient, PolicySet, SupabaseProject};
+use crate::policy::set::{self, Admission, BrowserLogin, Issuer, OidcClient, PolicySet, SupabaseProject};
 use crate::provider::supabase::{Session, SignedUp};
 use crate::provider::{Authorization, Discovery, Oidc, Pkce, ProviderError, Supabase, Tokens};
 use crate::request::cookie;
@@ -269,6 +269,18 @@ impl Browser {
     /// The same, where somebody else has written it down.
     pub fn again(&self, visit: &Visit<'_>, posted: &Posted<'_>, failure: Failure) -> Response {
         again(visit, Some(posted), failure)
+    }
+
+    /// The page that says that a request to one of the endpoints was refused before it got there.
+    pub fn refusal(login: &set::Login, status: u16, decision_id: &str) -> Response {
+        let text = match status {
+            429 => "There were too many tries. Please wait a moment, then try again.",
+            405 => "This address is not meant to be used like that.",
+            500.. => "Signing in is not possible right now. Please try again in a moment.",
+            _ => "This request cannot be answered.",
+        };
+        let way_on = Some((login.paths.login.as_deref().unwrap_or("/"), "To the sign-in page"));
+        Notice { title: "You are not signed in", text, way_on, reference: decision_id }.respond(status)
     }
 
     /// The answer of all endpoints while nothing is known of sessions.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 
-use super::{About, Pipeline};
+use super::{About, DecisionId, Pipeline};
 use crate::browser::{Browser, Failure, Posted, Visit};
 use crate::decision::{Denial, Permit};
 use crate::identity::account::AccountName;
 use crate::login::error::OAuthError;
 use crate::login::form::Form;
-use crate::policy::set::{self, BrowserLogin, OwnEndpoint};
+use crate::policy::set::{self, BrowserLogin, OwnEndpoint, PolicySet};
 use crate::request::forwarded::Origin;
 use crate::request::head::RequestHead;
 use crate::request::host::Host;
@@ -22,6 +22,18 @@ pub(super) fn sessions_of(permit: &Permit, own: OwnEndpoint) -> Option<(&set::Lo
     use OwnEndpoint::{Callback, Login, Logout, Provider};
     let login = permit.app().login.as_deref().filter(|_| matches!(own, Callback | Login | Logout | Provider))?;
     Some((login, login.browser.as_ref()?))
+}
+
+/// Makes a page of the refusal of a request that a person at a browser made: of the sign-in page, the way to a provider
+/// or the way back.
+pub(super) fn as_page(denial: &Denial, policy: &PolicySet, id: &DecisionId, response: &mut Response) {
+    use OwnEndpoint::{Callback, Login, Provider};
+    let own = denial.route.and_then(|route| policy.route(route)?.own());
+    let login = denial.app.and_then(|app| policy.app(app)?.login.as_deref()).filter(|login| login.browser.is_some());
+    let (Some(Login | Provider | Callback), Some(login)) = (own, login) else { return };
+    let page = Browser::refusal(login, denial.status(), id.as_str());
+    response.headers.extend(page.headers);
+    response.body = page.body;
 }
 
 impl Pipeline {

@@ -338,6 +338,7 @@ impl Pipeline {
                 let metadata = self.resource_metadata(&denial, &active, head);
                 let mut response =
                     outcome::respond(&denial, course.limited, &active.policy, &id, head, metadata.as_deref());
+                browse::as_page(&denial, &active.policy, &id, &mut response);
                 for cookie in std::mem::take(&mut course.set_cookie) {
                     response.headers.append(http::header::SET_COOKIE, cookie);
                 }

@@ -358,6 +358,25 @@ async fn operators_see_and_end_sessions_of_browsers() {
     }
 }
 
+#[tokio::test]
+async fn too_many_tries_are_told_on_a_page() {
+    let policy = SUPABASE.replace("limit: none", "limit: [3/min by ip, 2/min by account]");
+    let world = World::new(&policy).await;
+    let gateway = world.gateway().await;
+    let browser = Browser::new(&gateway);
+    let wrong = [("username", "ada@a.example"), ("password", "wrong")];
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        let answer = browser.post("/login", &wrong).await;
+        assert_eq!(answer.value("content-type"), Some("text/html; charset=utf-8"), "{}", answer.text());
+        assert_eq!(answer.value("cache-control"), Some("no-store"));
+        assert_eq!(answer.value("retry-after").is_some(), answer.status == 429);
+        statuses.push(answer.status);
+    }
+    assert_eq!(statuses, [400, 400, 429, 429], "first by account, then by address");
+    assert_eq!(browser.get("/login").await.status, 200, "the page itself can be seen");
+}
+
 /// The cookies of sessions and of logins under way are nobody's but ours: none goes upstream, none comes from there.
 #[tokio::test]
 async fn apps_neither_see_nor_set_our_cookies() {
