@@ -13,6 +13,11 @@ use serde::Serialize;
 /// app's.
 pub const DECISION_HEADER: HeaderName = HeaderName::from_static("x-portcullis-decision");
 
+/// The header in which clients of Supabase say which form of errors they know …
+pub const SUPABASE_VERSION: HeaderName = HeaderName::from_static("x-supabase-api-version");
+/// … and the first version (a date) of the newer form.
+pub const SUPABASE_VERSIONED: &str = "2024-01-01";
+
 /// A complete answer. `Content-Length` is added when it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
@@ -125,6 +130,43 @@ impl Problem<'_> {
         let mut response = self.finish(Response::json(self.status, &body), "application/json");
         response.headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
         response
+    }
+
+    /// As Supabase Auth does (`status` and `code` are its own): in its newer form where the request has a version of it
+    /// that knows one.
+    pub fn respond_like_supabase(&self, newer: bool) -> Response {
+        #[derive(Serialize)]
+        struct Older<'a> {
+            code: u16,
+            error_code: &'a str,
+            msg: &'a str,
+        }
+        #[derive(Serialize)]
+        struct Newer<'a> {
+            code: &'a str,
+            message: &'a str,
+        }
+        let response = if newer {
+            Response::json(self.status, &Newer { code: self.code, message: self.detail })
+                .with(SUPABASE_VERSION, HeaderValue::from_static(SUPABASE_VERSIONED))
+        } else {
+            Response::json(self.status, &Older { code: self.status, error_code: self.code, msg: self.detail })
+        };
+        let mut response = self.finish(response, "application/json");
+        if let Ok(code) = HeaderValue::from_str(self.code) {
+            response.headers.insert(HeaderName::from_static("x-sb-error-code"), code);
+        }
+        response
+    }
+
+    /// As gateways of APIs do: `{"message": "…"}`.
+    pub fn respond_with_message(&self) -> Response {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            message: &'a str,
+        }
+        let message = if self.detail.is_empty() { title(self.status) } else { self.detail };
+        self.finish(Response::json(self.status, &Body { message }), "application/json")
     }
 
     fn finish(&self, mut response: Response, media_type: &'static str) -> Response {

@@ -4,9 +4,11 @@
 //! with a [`Need`]; [`Pipeline::find_out`] asks, and the request is decided again from the start with the answer in
 //! [`Found`]. Each need is asked once for a request: an answer that could not be had is an answer too, and means 503.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Pipeline;
+use super::ssr::Refresh;
 use crate::browser::SessionFound;
 use crate::identity::IssuerName;
 use crate::issuer::KeyOutcome;
@@ -52,6 +54,8 @@ pub enum Need {
         issuer: IssuerName,
         /// The whole session in it, as JSON.
         session: Secret<String>,
+        /// Who wants to go on with it.
+        client: IpAddr,
     },
 }
 
@@ -160,7 +164,20 @@ impl Pipeline {
                 let with = (&*active.policy, &active.verifier);
                 found.checked = Some(services.inquiries.session(with, issuer, token, now).await);
             }
-            Need::SsrRefresh { .. } => {}
+            Need::SsrRefresh { issuer, session, client } => {
+                let project = policy.issuer(issuer).and_then(|issuer| issuer.supabase.clone());
+                if let Some(project) = project {
+                    let refresh = Refresh {
+                        supabase: services.supabase.clone(),
+                        project,
+                        issuer: issuer.clone(),
+                        client: *client,
+                        audit: Arc::clone(&services.audit),
+                        now: self.now(),
+                    };
+                    found.refreshed = Some(self.ssr.refresh(refresh, session).await);
+                }
+            }
         }
     }
 }

@@ -175,7 +175,8 @@ fn renew<'a>(
         (OnExpired::Unauthenticated, _, Ended::Just) => Ok(Renewal::Keep),
         (OnExpired::Unauthenticated, _, Ended::Long) => Ok(Renewal::Nobody),
         (OnExpired::RefreshAndSetCookie, None, _) => {
-            Err(Stop::Ask(Need::SsrRefresh { issuer: cookie.issuer.name.clone(), session: session.json.clone() }))
+            let (issuer, session) = (cookie.issuer.name.clone(), session.json.clone());
+            Err(Stop::Ask(Need::SsrRefresh { issuer, session, client: course.client.ip() }))
         }
         (OnExpired::RefreshAndSetCookie, Some(Refreshed::New { token, session: json }), _) => {
             replace(cookie.name, ssr::cookies(cookie.name, json.expose(), session.encoding), head, course);

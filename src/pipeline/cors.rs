@@ -17,6 +17,14 @@ use crate::response::Response;
 pub const OURS: [HeaderName; 3] =
     [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_EXPOSE_HEADERS];
 
+/// The fields of preflights, which a part of Supabase also sets on ordinary answers.
+pub const OF_PREFLIGHTS: [HeaderName; 4] = [
+    ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_HEADERS,
+    ACCESS_CONTROL_MAX_AGE,
+    HeaderName::from_static("access-control-allow-private-network"),
+];
+
 /// The origin that a request names, if the app lets it read answers.
 pub fn allowed_origin<'r>(cors: &Cors, head: &RequestHead<'r>) -> Option<&'r str> {
     let origin = head.header(ORIGIN.as_str()).one()?;

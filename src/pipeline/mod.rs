@@ -12,6 +12,7 @@ mod authenticate;
 mod browse;
 mod asked;
 pub mod cors;
+pub mod edge;
 mod ended;
 mod id;
 mod inquiries;
@@ -19,6 +20,7 @@ pub mod limit;
 mod outcome;
 mod own;
 mod record;
+mod ssr;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +39,7 @@ use crate::issuer::{Issuers, Snapshot as Keys};
 use crate::live::Live;
 use crate::login::Login;
 use crate::policy::set::{Destination, LimitUse, OwnEndpoint, PolicySet, Route, Via};
+use crate::provider::Supabase;
 use crate::random::Random;
 use crate::request::forwarded::{ClientAddr, Origin, TrustedProxies};
 use crate::request::head::RequestHead;
@@ -87,6 +90,7 @@ pub struct Pipeline {
     active: Live<Option<Arc<Active>>>,
     shelf: Shelf,
     building: Mutex<()>,
+    ssr: ssr::Refreshes,
 }
 
 /// What requests need of the outside, beside the policy. Replaced as a whole when a store is opened.
@@ -106,6 +110,8 @@ pub struct Services {
     pub browser: Arc<Browser>,
     /// What issuers are asked about tokens.
     pub inquiries: Inquiries,
+    /// Speaks with Supabase Auth.
+    pub supabase: Supabase,
     /// Limits that gateways share.
     pub limits: Option<Arc<dyn store::Limits>>,
     /// How clients reach the gateway (`public_url`).
@@ -180,7 +186,9 @@ pub struct Forward {
     pub target: Box<str>,
     /// What the upstream is told about where the request came from.
     pub origin: Vec<(HeaderName, http::HeaderValue)>,
-    /// `Host` in canonical form.
+    /// Fields that a part of Supabase gets.
+    pub fields: Vec<(HeaderName, http::HeaderValue)>,
+    /// `Host` in canonical form; for a part of Supabase, its own.
     pub host: http::HeaderValue,
     /// What becomes of `Authorization`.
     pub authorization: Authorization,
@@ -192,6 +200,15 @@ pub struct Forward {
     pub cors_origin: Option<Box<str>>,
     /// Whether people log in there: read its body, then ask [`Pipeline::attempt`].
     pub login: bool,
+}
+
+impl Forward {
+    /// Sets the cookies on an answer of ours that is given instead of the app's: tokens in them would be lost.
+    pub fn set_cookies(&self, response: &mut Response) {
+        for cookie in &self.set_cookie {
+            response.headers.append(http::header::SET_COOKIE, cookie.clone());
+        }
+    }
 }
 
 /// How far a request came.
@@ -290,7 +307,14 @@ enum End {
 impl Pipeline {
     /// A pipeline that decides with whatever `policy` holds when a request comes.
     pub fn new(policy: Arc<Live<PolicySet>>, settings: Settings) -> Self {
-        Self { policy, settings, active: Live::new(None), shelf: Shelf::default(), building: Mutex::new(()) }
+        Self {
+            policy,
+            settings,
+            active: Live::new(None),
+            shelf: Shelf::default(),
+            building: Mutex::new(()),
+            ssr: ssr::Refreshes::default(),
+        }
     }
 
     /// The time.
@@ -396,6 +420,7 @@ impl Pipeline {
             ask @ Stop::Ask(_) => ask,
         })?;
         authenticate::check_websocket(&routed, head, &origin).map_err(|denial| routed.refuse(denial))?; // 403
+        edge::check_key(&routed, head).map_err(|denial| routed.refuse(denial))?; // 401
         let authorization = authenticated.authorization(&routed);
         let token = authenticated.token;
 
@@ -414,7 +439,8 @@ impl Pipeline {
                     edits,
                     target: permit.forwarded_target()?.into(), // 500
                     origin: origin.headers(),
-                    host: canonical_host(&host),
+                    fields: edge::fields(&permit, head, course.client),
+                    host: edge::host(&permit).unwrap_or_else(|| canonical_host(&host)),
                     authorization,
                     set_cookie: std::mem::take(&mut course.set_cookie),
                     cookies: course.cookies.take(),

@@ -1,18 +1,27 @@
 //! From a refusal to the answer: the one place where status, fields and body are chosen.
 
-use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue};
+use std::time::Duration;
 
-use super::cors;
+use http::header::{ALLOW, CACHE_CONTROL, LOCATION, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::id::DecisionId;
 use super::limit::Limited;
+use super::{cors, edge};
 use crate::decision::{Denial, Reason};
-use crate::policy::set::{PolicySet, Route};
+use crate::policy::set::{App, OnUnauthenticated, PolicySet, Route};
 use crate::request::head::RequestHead;
-use crate::response::{Challenge, Problem, Response};
+use crate::request::target::Target;
+use crate::response::{Challenge, DECISION_HEADER, Problem, Response};
 
 /// The realm of a challenge where no app was found.
 const REALM: &str = "portcullis";
+
+/// What a parameter of a query may hold as it is: unreserved characters.
+const PARAMETER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The longest place to come back to, in bytes.
+const LONGEST: usize = 2048;
 
 /// The answer to a refused request.
 pub(super) fn respond(
@@ -34,8 +43,14 @@ pub(super) fn respond(
         || !policy.apps.is_empty() && policy.apps.iter().all(|app| app.errors_fastapi),
         |app| app.errors_fastapi,
     );
-    let is_login = |route: &Route| route.login || route.own().is_some();
-    let mut response = if denial.route.and_then(|route| policy.route(route)).is_some_and(is_login) {
+    let route = denial.route.and_then(|route| policy.route(route));
+    if let Some(redirect) = route.zip(app).and_then(|(route, app)| redirect(denial, route, app, id, head)) {
+        return redirect;
+    }
+    let like_supabase = || edge::refusal(route?.edge?, denial, id.as_str(), head);
+    let mut response = if let Some(response) = like_supabase() {
+        response
+    } else if route.is_some_and(|route| route.login || route.own().is_some()) {
         problem.respond_like_oauth()
     } else if fastapi {
         Problem { detail: fastapi_detail(denial), ..problem }.respond_like_fastapi()
@@ -49,7 +64,7 @@ pub(super) fn respond(
     };
     match denial.reason {
         Reason::RateLimited => {
-            let wait = seconds(denial);
+            let wait = seconds(denial.retry_after.unwrap_or_default()).to_string();
             set(RETRY_AFTER, wait.clone());
             if let Some(limited) = limited {
                 set(HeaderName::from_static("ratelimit-limit"), limited.count.to_string());
@@ -57,7 +72,7 @@ pub(super) fn respond(
                 set(HeaderName::from_static("ratelimit-reset"), wait);
             }
         }
-        Reason::Unavailable => set(RETRY_AFTER, seconds(denial)),
+        Reason::Unavailable => set(RETRY_AFTER, seconds(denial.retry_after.unwrap_or_default()).to_string()),
         Reason::MethodNotAllowed => {
             let methods: Vec<&str> = denial.allow.iter().map(http::Method::as_str).collect();
             set(ALLOW, methods.join(", "));
@@ -144,6 +159,37 @@ fn challenge(denial: &Denial, realm: &str) -> Option<Challenge> {
 }
 
 /// Whole seconds, rounded up: a client that comes back then finds room.
-fn seconds(denial: &Denial) -> String {
-    denial.retry_after.unwrap_or_default().as_millis().div_ceil(1000).max(1).to_string()
+pub(super) fn seconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX)
+}
+
+/// Where a browser is sent that wants to see a page and is nobody (`on_unauthenticated: redirect`). Programs get the
+/// refusal: they could do nothing with a page.
+fn redirect(denial: &Denial, route: &Route, app: &App, id: &DecisionId, head: &RequestHead<'_>) -> Option<Response> {
+    if !matches!(denial.reason, Reason::Unauthenticated | Reason::InvalidToken) || !head.is_navigation() {
+        return None;
+    }
+    let target = Target::parse(head).ok()?;
+    let back = || utf8_percent_encode(way_back(&target), PARAMETER).to_string();
+    let location = match &route.on_unauthenticated {
+        OnUnauthenticated::Challenge => return None,
+        OnUnauthenticated::Login => format!("{}?return_to={}", app.login.as_ref()?.paths.login.as_deref()?, back()),
+        OnUnauthenticated::To(page) => page.replace("{path}", &back()),
+    };
+    // A page that itself asks for a login would lead to itself for ever.
+    if location.split(['?', '#']).next() == Some(target.path()) {
+        return None;
+    }
+    let response = Response::new(303)
+        .with(LOCATION, HeaderValue::try_from(location).ok()?)
+        .with(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+        .with(VARY, HeaderValue::from_static("accept, authorization, cookie, sec-fetch-mode, x-requested-with"));
+    Some(response.with(DECISION_HEADER, HeaderValue::from_str(id.as_str()).ok()?))
+}
+
+/// Path and query of the same origin. What a browser would read as another origin leads to `/`.
+fn way_back(target: &Target) -> &str {
+    let ways = [target.forwarded(), target.path()];
+    let is_ours = |way: &&str| way.len() <= LONGEST && !way.starts_with("//") && !way.contains('\\');
+    ways.into_iter().find(is_ours).unwrap_or("/")
 }

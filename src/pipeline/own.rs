@@ -28,7 +28,10 @@ impl Pipeline {
         let about = &decided.about;
         let Verdict::Permitted(permit) = &about.verdict else { return decided };
         let Err(denial) = self.take_shared(about, permit, &takes).await else { return decided };
-        let response = outcome::respond(&denial, None, about.policy(), &about.id, head, None);
+        let mut response = outcome::respond(&denial, None, about.policy(), &about.id, head, None);
+        if let Outcome::Forward(forward) = &decided.outcome {
+            forward.set_cookies(&mut response);
+        }
         decided.outcome = Outcome::Respond(response);
         decided.about.verdict = Verdict::Refused(Box::new(denial));
         decided

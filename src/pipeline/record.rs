@@ -28,6 +28,7 @@ impl Pipeline {
             Verdict::Preflight => (None, Vec::new()),
         };
         self.count(about, denial, answered.status, &shadow);
+        self.notice_secret_keys(about, head, denial);
         if self.settings.decisions.is_on() {
             self.log(about, head, denial, answered.status, &shadow);
         }

@@ -1,6 +1,6 @@
 //! The upstream's answer on its way to the client.
 
-use http::header::{CACHE_CONTROL, PRAGMA, SET_COOKIE, VARY, VIA};
+use http::header::{CACHE_CONTROL, EXPIRES, PRAGMA, RETRY_AFTER, SET_COOKIE, VARY, VIA};
 use http::{HeaderName, HeaderValue, Version};
 use pingora::http::ResponseHeader;
 
@@ -8,8 +8,10 @@ use super::context::Passing;
 use super::fields::OfResponse;
 use super::upstream::via;
 use crate::browser;
+use crate::decision::Permit;
 use crate::decision::headers::Fields;
-use crate::pipeline::cors;
+use crate::pipeline::{cors, edge};
+use crate::policy::set::Edge;
 
 /// Fields that are about one connection (RFC 9110 §7.6.1). `Connection` and `Upgrade` are Pingora's: a WebSocket
 /// needs them.
@@ -22,6 +24,9 @@ pub(super) fn edit(response: &mut ResponseHeader, passing: &Passing) {
         return;
     }
     remove_own_cookies(response, passing);
+    if let Some(permit) = passing.permit() {
+        as_supabase_clients_need(response, permit);
+    }
     let mut fields = OfResponse(response);
     for name in &HOP_BY_HOP {
         fields.remove(name);
@@ -50,10 +55,43 @@ pub(super) fn edit(response: &mut ResponseHeader, passing: &Passing) {
     if !passing.forward.set_cookie.is_empty() {
         fields.set(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     }
+    if passing.forward.cookies.is_some() {
+        // As `@supabase/ssr` says it.
+        let never = "private, no-cache, no-store, must-revalidate, max-age=0";
+        fields.set(CACHE_CONTROL, HeaderValue::from_static(never));
+        fields.set(EXPIRES, HeaderValue::from_static("0"));
+        fields.set(PRAGMA, HeaderValue::from_static("no-cache"));
+    }
     for cookie in &passing.forward.set_cookie {
         let _ = fields.0.append_header(SET_COOKIE, cookie.clone());
     }
     let _ = response.append_header(VIA, HeaderValue::from_static(via(Version::HTTP_11)));
+}
+
+/// What the clients of Supabase take for the end of a session, and what nobody may keep. Everything else stays as it is:
+/// statuses, places to go to, bodies.
+fn as_supabase_clients_need(response: &mut ResponseHeader, permit: &Permit) {
+    let Some(edge) = permit.route().edge else { return };
+    if permit.app().cors.is_some() {
+        for name in &cors::OF_PREFLIGHTS {
+            response.remove_header(name);
+        }
+    }
+    if !edge::is_auth(edge) {
+        return;
+    }
+    if matches!(response.status.as_u16(), 409 | 429) && edge::is_refresh(permit) {
+        // On the refresh grant `supabase-js` ends the session at anything but an outage.
+        let _ = response.set_status(503);
+        let _ = response.set_reason_phrase(None);
+        if !response.headers.contains_key(RETRY_AFTER) {
+            let _ = response.insert_header(RETRY_AFTER, "5");
+        }
+    }
+    // Answers hold tokens and users, and Supabase Auth says nothing about keeping them.
+    if edge == Edge::Token || !response.headers.contains_key(CACHE_CONTROL) {
+        let _ = response.insert_header(CACHE_CONTROL, "no-store");
+    }
 }
 
 /// No upstream may set the gateway's own cookies.

@@ -71,6 +71,10 @@ impl Gate {
                 response
             }
         };
+        let mut response = response;
+        if let Some(passing) = context.passing() {
+            passing.forward.set_cookies(&mut response);
+        }
         Self::answer(session, response).await?;
         Ok(true)
     }
@@ -333,10 +337,13 @@ impl ProxyHttp for Gate {
         if !answered {
             let raw = head::raw(session.as_downstream());
             let head = head::of(session.as_downstream(), raw.as_ref());
-            let response = match context.about() {
+            let mut response = match context.about() {
                 Some(about) => self.pipeline.refuse_later(about, &denial, &head),
                 None => unlogged(&denial),
             };
+            if let Some(passing) = context.passing() {
+                passing.forward.set_cookies(&mut response);
+            }
             let _ = Self::answer(session, response).await;
         }
         session.as_downstream_mut().shutdown().await;

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::context::Passing;
 use crate::browser;
 use crate::decision::Permit;
-use crate::pipeline::Authorization;
+use crate::pipeline::{Authorization, edge};
 use crate::policy::set::Strip;
 use crate::request::{cookie, forwarded, method};
 
@@ -56,8 +56,11 @@ fn edit(headers: &mut HeaderMap, permit: &Permit, passing: &Passing, request_id:
     let enforce = permit.app().enforce_method_override;
     // With `enforce` the names that were authorised stay, and no other spelling of them.
     let authorised = |name: &HeaderName| enforce && method::OVERRIDE_HEADERS.contains(&name.as_str());
+    let edge = permit.route().edge;
     let dropped = |name: &HeaderName| {
-        FORWARDED.contains(name.as_str()) || (OVERRIDES.contains(name.as_str()) && !authorised(name))
+        FORWARDED.contains(name.as_str())
+            || (OVERRIDES.contains(name.as_str()) && !authorised(name))
+            || edge.is_some_and(|edge| edge::is_dropped(edge, name.as_str()))
     };
     let names: SmallVec<[HeaderName; 8]> = headers.keys().filter(|name| dropped(name)).cloned().collect();
     for name in names {
@@ -67,6 +70,9 @@ fn edit(headers: &mut HeaderMap, permit: &Permit, passing: &Passing, request_id:
         headers.insert(name.clone(), value.clone());
     }
     forward.edits.apply(headers);
+    for (name, value) in &forward.fields {
+        headers.insert(name.clone(), value.clone());
+    }
     if headers.get(HOST) != Some(&forward.host) {
         headers.insert(HOST, forward.host.clone());
     }

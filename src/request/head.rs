@@ -108,12 +108,46 @@ impl<'r> RequestHead<'r> {
         self.headers.contains_key(name)
     }
 
+    /// The query as received, if it is text.
+    pub fn query(&self) -> Option<&'r str> {
+        let target: &'r [u8] = self.target;
+        let at = target.iter().position(|byte| *byte == b'?')?;
+        std::str::from_utf8(target.get(at.saturating_add(1)..)?).ok()
+    }
+
+    /// A navigation of a browser: somebody wants to see a page.
+    pub fn is_navigation(&self) -> bool {
+        if !matches!(self.method, "GET" | "HEAD") || self.has_header(header::UPGRADE.as_str()) {
+            return false;
+        }
+        match self.header("sec-fetch-mode") {
+            Lookup::One(mode) => mode == "navigate",
+            Lookup::Unclear => false,
+            Lookup::Missing => {
+                let accepts = |value: &str| value.split(',').any(|range| accepts_html(range.trim_ascii()));
+                !self.has_header("x-requested-with") && self.header_values(header::ACCEPT.as_str()).any(accepts)
+            }
+        }
+    }
+
     /// A CORS preflight: `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
     pub fn is_preflight(&self) -> bool {
         self.method == "OPTIONS"
             && self.headers.contains_key(header::ORIGIN)
             && self.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
+}
+
+/// Whether a media range is `text/html` or XHTML by name, and wanted: `*/*` is what programs send.
+fn accepts_html(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim_ascii);
+    let kind = parts.next().unwrap_or_default();
+    let refused = |parameter: &str| {
+        let weight = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
+        weight.is_some_and(|weight| weight.bytes().all(|byte| matches!(byte, b'0' | b'.')))
+    };
+    let html = kind.eq_ignore_ascii_case("text/html") || kind.eq_ignore_ascii_case("application/xhtml+xml");
+    html && !parts.any(refused)
 }
 
 /// Shows no header and no query: both may hold credentials.
@@ -188,6 +222,38 @@ mod tests {
         headers.insert("authorization", "Bearer canary-4711".parse().unwrap());
         let head = RequestHead::new("GET", "/a?token=canary-4711", &headers);
         assert!(!format!("{head:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_navigation_is_told_from_what_programs_ask() {
+        let html = "text/html,application/xhtml+xml,*/*;q=0.8";
+        for (method, fields, expected) in [
+            ("GET", &[("sec-fetch-mode", "navigate")][..], true),
+            ("HEAD", &[("sec-fetch-mode", "navigate")], true),
+            ("GET", &[("sec-fetch-mode", "navigate"), ("x-requested-with", "XMLHttpRequest")], true),
+            ("POST", &[("sec-fetch-mode", "navigate"), ("accept", html)], false),
+            ("GET", &[("sec-fetch-mode", "cors"), ("accept", html)], false),
+            ("GET", &[("sec-fetch-mode", "no-cors"), ("accept", html)], false),
+            ("GET", &[("sec-fetch-mode", "navigate"), ("sec-fetch-mode", "navigate")], false),
+            ("GET", &[("sec-fetch-mode", "websocket"), ("upgrade", "websocket")], false),
+            ("GET", &[("accept", html)], true),
+            ("GET", &[("accept", "Application/XHTML+xml")], true),
+            ("GET", &[("accept", "application/json"), ("accept", "text/html")], true),
+            ("GET", &[("accept", "text/html;q=0")], false),
+            ("GET", &[("accept", "text/html; q=0.0")], false),
+            ("GET", &[("accept", "text/html; q=0.1")], true),
+            ("GET", &[("accept", html), ("x-requested-with", "XMLHttpRequest")], false),
+            ("GET", &[("accept", "*/*")], false),
+            ("GET", &[("accept", "application/json, text/plain, */*")], false),
+            ("GET", &[("accept", "text/html"), ("upgrade", "websocket")], false),
+            ("GET", &[], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, value.parse().unwrap());
+            }
+            assert_eq!(RequestHead::new(method, "/", &headers).is_navigation(), expected, "{method} {fields:?}");
+        }
     }
 
     #[test]

@@ -238,14 +238,18 @@ impl Target {
 
     /// All values of a query parameter, decoded as a form is; `None` stands for one that is not UTF-8.
     pub fn query_values<'t, 'n>(&'t self, name: &'n str) -> impl Iterator<Item = Option<Cow<'t, str>>> + use<'t, 'n> {
-        self.query()
-            .unwrap_or_default()
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-            .filter(move |(key, _)| form_decode(key).is_some_and(|key| key == name))
-            .map(|(_, value)| form_decode(value))
+        query_values(self.query().unwrap_or_default(), name)
     }
+}
+
+/// All values of a parameter in a query, decoded as a form is; `None` stands for one that is not UTF-8.
+pub fn query_values<'q, 'n>(query: &'q str, name: &'n str) -> impl Iterator<Item = Option<Cow<'q, str>>> + use<'q, 'n> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .filter(move |(key, _)| form_decode(key).is_some_and(|key| key == name))
+        .map(|(_, value)| form_decode(value))
 }
 
 /// Shows no query: it may hold a credential.

@@ -156,6 +156,7 @@ impl Open {
         Services {
             keys: outside.issuers.live(),
             browser: Arc::new(browser),
+            supabase,
             issuers: Arc::clone(&outside.issuers),
             has_store: self.is_kept,
             revoked: Arc::clone(&self.revoked),

@@ -20,6 +20,7 @@
 //! | `sid` | the session |
 //! | `iss` | the issuer |
 //! | `by` | who did it, where that is not `sub` |
+//! | `key` | which key: what its kind begins with, at most six characters more, and a part of its SHA-256 |
 //! | `ip`, `ua` | from where, and with what (256 bytes of it) |
 //!
 //! There is no place in an event for a password or a token. `log.erase` and `log.hash` apply to `sub`, `account`, `sid`,
@@ -60,6 +61,8 @@ pub enum Event {
     Introspect,
     /// A signing key was made, or replaced another.
     KeyRotation,
+    /// A key that may do everything at a Supabase project came from outside.
+    SecretKey,
     /// A user was added, changed or removed.
     UserChange,
 }
@@ -77,6 +80,7 @@ impl Event {
             Self::SessionEnd => "session_end",
             Self::Introspect => "introspect",
             Self::KeyRotation => "key_rotation",
+            Self::SecretKey => "secret_key",
             Self::UserChange => "user_change",
         }
     }
@@ -255,6 +259,8 @@ pub struct AuditEvent<'e> {
     pub issuer: Option<&'e str>,
     /// Who did it, where that is not the subject.
     pub by: Option<&'e str>,
+    /// Which key it is about, as far as it may be shown.
+    pub key: Option<&'e str>,
     /// From where.
     pub address: Option<IpAddr>,
     /// With what, as the client says.
@@ -276,6 +282,7 @@ impl<'e> AuditEvent<'e> {
             session: None,
             issuer: None,
             by: None,
+            key: None,
             address: None,
             user_agent: None,
         }
@@ -314,6 +321,7 @@ impl<'e> AuditEvent<'e> {
         if let Some(by) = self.by {
             shape.attribute(out, ("by", "sub"), by, NAME_LIMIT);
         }
+        plain(out, "key", self.key);
         named(out, "ip", self.address.map(|address| address.to_string()).as_deref());
         named(out, "ua", self.user_agent);
         shape.end(out);

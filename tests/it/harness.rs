@@ -25,6 +25,9 @@ use crate::upstream::Upstream;
 
 /// The secret that the policies' tokens are signed with.
 pub const SECRET: &str = "a-secret-of-the-tests-with-more-than-32-bytes";
+/// Keys of a Supabase project.
+pub const PUBLISHABLE_KEY: &str = "sb_publishable_0123456789abcdefghijkl_87654321";
+pub const SECRET_KEY: &str = "sb_secret_canaryGHIJKLMNOPQRSTUV_12345678";
 /// What the tests' clock shows at first.
 pub const NOW: i64 = 1_800_000_000;
 
@@ -138,7 +141,10 @@ fn try_compile(policy: &str, contents: &[(&str, &[u8])]) -> Result<PolicySet, St
         let errors = diagnostics.iter().chain(&found).filter(|found| found.is_error());
         return Err(errors.map(|found| format!("{} {}", found.code, found.message)).collect::<Vec<_>>().join("\n"));
     };
-    let references = References::none().with_env("SECRET", Secret::new(SECRET.to_owned()));
+    let environment = [("SECRET", SECRET), ("PUBLISHABLE_KEY", PUBLISHABLE_KEY), ("SECRET_KEY", SECRET_KEY)];
+    let references = environment
+        .into_iter()
+        .fold(References::none(), |all, (name, value)| all.with_env(name, Secret::new(value.to_owned())));
     let references =
         contents.iter().fold(references, |all, (path, content)| all.with_file(FileId(0), path, content.to_vec()));
     let revision = Revision::of(&sources);

@@ -15,6 +15,7 @@ mod client;
 mod coverage;
 mod d;
 mod e;
+mod edge;
 mod f;
 mod h;
 mod h2raw;
