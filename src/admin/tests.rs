@@ -77,6 +77,7 @@ fn services(has_store: bool) -> Services {
         keys: issuers.live(),
         issuers,
         browser: Arc::new(browser),
+        supabase: crate::provider::Supabase::new(None),
         has_store,
         revoked,
         login: Arc::new(login),

@@ -110,7 +110,10 @@ pub(super) fn authenticate<'a>(
     let token = renewed.unwrap_or(credential.token());
     let verified = match verified {
         Ok(verified) => verified,
-        Err(error) => verify_later(with, policy, token, error)?,
+        Err(error) => match project_key(with, policy, token, &error, now) {
+            Some(key) => key,
+            None => verify_later(with, policy, token, error)?,
+        },
     };
     let Some(issuer) = policy.issuer(verified.issuer()) else { return Err(refuse("issuer_unknown").into()) };
     match issuer.admit(verified.claims()) {
@@ -136,6 +139,21 @@ pub(super) fn authenticate<'a>(
         transport: Some(transport),
         access: None,
     })
+}
+
+/// One of the old keys of a Supabase project, sent as a bearer: no token of a user, and still signed by the project.
+fn project_key(
+    with: With<'_>,
+    policy: &PolicySet,
+    token: &str,
+    error: &TokenError,
+    now: Timestamp,
+) -> Option<VerifiedToken> {
+    if matches!(error, TokenError::Malformed(_) | TokenError::Expired | TokenError::KeysUnavailable) {
+        return None;
+    }
+    let mut projects = policy.issuers.iter().filter(|issuer| issuer.db_roles.is_some());
+    projects.find_map(|issuer| with.verifier.verify_project_key(&issuer.name, token, now).ok())
 }
 
 /// How a token has ended, if it has.

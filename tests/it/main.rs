@@ -26,6 +26,7 @@ mod io;
 mod openapi;
 mod ordinary;
 mod presets;
+mod redirect;
 mod ssr;
 mod table;
 mod upstream;

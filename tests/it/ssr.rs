@@ -1,11 +1,17 @@
 //! The cookie of `@supabase/ssr` as a credential.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Harness, NOW, SECRET, Token, get};
 use crate::table::{BAD, Expect, Refused, Report, canon};
+use crate::upstream::Upstream;
 
 const USER: &str = "7b1d9a52-6f1e-4c3a-9d2b-0a4f5e6c7d81";
 
@@ -117,6 +123,17 @@ async fn a_session_in_a_cookie_is_a_credential_and_garbage_is_none() {
     ] {
         report.get(&gateway, what, "/me", &lines, &expect).await;
     }
+    let service = Token::of("x").with("iss", "supabase").with("role", "service_role").signed_with(SECRET);
+    let old = Token::of("x").with("iss", "supabase").with("role", "anon").with("exp", NOW - 60).signed_with(SECRET);
+    let foreign = Token::of(USER).with("iss", "supabase").with("role", "authenticated").signed_with(SECRET);
+    for (what, token, expect) in [
+        ("anon key", anon, canon("/page")),
+        ("expired anon key", old, Refused(&[401])),
+        ("service key", service, Refused(&[401])),
+        ("user of another issuer", foreign, Refused(&[401])),
+    ] {
+        report.get(&gateway, what, "/page", &format!("Authorization: Bearer {token}\r\n"), &expect).await;
+    }
     report.finish();
     // An expired session is nobody, not a bad token: the browser's own client refreshes it.
     let answer = gateway.get("/me", &format!("Cookie: {name}={expired}\r\n")).await;
@@ -168,5 +185,176 @@ async fn where_tokens_are_not_forwarded_no_piece_of_a_session_is() {
         let answer = gateway.raw(get("/me", &format!("Cookie: {cookie}\r\n"))).await.unwrap();
         assert_eq!(answer.status, 200);
         assert_eq!(gateway.upstream.one().value("cookie"), Some(forwarded));
+    }
+}
+
+/// A project whose refresh tokens are good once, and an app behind the same address. `mode` is what it does at a refresh.
+async fn project(mode: Arc<Mutex<&'static str>>) -> (Upstream, Arc<AtomicUsize>) {
+    let refreshes = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&refreshes);
+    let upstream = Upstream::serving(move |request, mut io| {
+        let (mode, counter) = (*mode.lock().unwrap(), Arc::clone(&counter));
+        Box::pin(async move {
+            let (status, body) = if request.target().starts_with("/auth/v1/token?grant_type=refresh_token") {
+                counter.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                assert_eq!(request.value("sb-forwarded-for"), None);
+                assert_eq!(request.value("x-forwarded-for"), Some("127.0.0.1"));
+                let body: Value = serde_json::from_slice(&request.body).unwrap();
+                assert_eq!(body["refresh_token"], "abcdefghijkl");
+                match mode {
+                    "ok" => {
+                        let mut new = session(&project_token(USER, 3600));
+                        new["refresh_token"] = "mnopqrstuvwx".into();
+                        new["user"]["bio"] = "Zoë ".repeat(1200).into();
+                        new.as_object_mut().unwrap().remove("expires_at");
+                        (200, new.to_string())
+                    }
+                    "over" => (400, json!({ "code": "refresh_token_not_found", "message": "no" }).to_string()),
+                    "busy" => (429, "{}".to_owned()),
+                    _ => (500, "{}".to_owned()),
+                }
+            } else if request.target().starts_with("/auth/") {
+                (404, "{}".to_owned())
+            } else {
+                (200, "ok".to_owned())
+            };
+            let answer = format!(
+                "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            io.write_all(answer.as_bytes()).await.ok()?;
+            io.flush().await.ok()?;
+            Some(io)
+        })
+    })
+    .await;
+    (upstream, refreshes)
+}
+
+/// A token of a project at the address in [`refreshing`].
+fn project_token(user: &str, life: i64) -> String {
+    token(user).with("iss", "https://project.test/auth/v1").with("exp", NOW + life).sign()
+}
+
+fn refreshing(on_expired: &str) -> String {
+    format!(
+        "version: 1
+upstream: http://UPSTREAM
+identity:
+  supabase:
+    preset: supabase
+    url: http://UPSTREAM
+    issuer: https://project.test/auth/v1
+    key: env:PUBLISHABLE_KEY
+    jwt_secret: env:SECRET
+    from: [bearer, cookie sb-project-auth-token]
+    on_expired: {on_expired}
+routes:
+  GET /me: authenticated
+  GET /page: optional
+  GET /secret: {{ where: token.aal == \"aal2\" }}
+"
+    )
+}
+
+fn to_app(gateway: &Harness) -> Vec<crate::upstream::Recorded> {
+    gateway.upstream.take().into_iter().filter(|request| !request.target().starts_with("/auth/")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_session_is_refreshed_once_for_all_who_bring_it() {
+    let name = "sb-project-auth-token";
+    let mode = Arc::new(Mutex::new("ok"));
+    let (upstream, refreshes) = project(Arc::clone(&mode)).await;
+    let gateway = Arc::new(Harness::with(&refreshing("refresh_and_set_cookie"), upstream, |_| {}).await);
+    let expired = base64(&session(&project_token(USER, -60)));
+    let lines = format!("Cookie: a=1; {name}.0={}; {name}.1={}; {name}.7=y; b=2\r\n", &expired[..300], &expired[300..]);
+    let mut all = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let (gateway, lines) = (Arc::clone(&gateway), lines.clone());
+        all.spawn(async move {
+            let mut client = gateway.client().await;
+            client.send(get("/me", &lines)).await;
+            // Some go away at once: whoever waits for the same refresh does not notice.
+            if number % 10 == 3 { None } else { client.answer().await }
+        });
+    }
+    let answers: Vec<_> = all.join_all().await.into_iter().flatten().collect();
+    assert!(answers.len() == 180 && answers.iter().all(|answer| answer.status == 200));
+    assert_eq!(refreshes.load(Ordering::SeqCst), 1, "one refresh for all");
+    let answer = gateway.get("/me", &lines).await; // who comes a moment later, too
+    assert_eq!((answer.status, refreshes.load(Ordering::SeqCst)), (200, 1));
+
+    // What the browser gets: the whole session, cut where the library cuts, and what is left over removed.
+    let set = answer.values("set-cookie");
+    assert_eq!(set[0], format!("{name}.7=; Max-Age=0; Path=/; SameSite=Lax"));
+    assert!(set[1..].iter().all(|cookie| cookie.ends_with("; Max-Age=34560000; Path=/; SameSite=Lax")));
+    let values = set[1..].iter().map(|cookie| cookie.split(['=', ';']).nth(1).unwrap());
+    assert_eq!(values.clone().next().unwrap().len(), 3180);
+    let joined: String = values.collect();
+    let json: Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(joined.strip_prefix("base64-").unwrap()).unwrap()).unwrap();
+    assert_eq!((&json["refresh_token"], &json["expires_at"]), (&json!("mnopqrstuvwx"), &json!(NOW + 3600)));
+    assert!(json["user"]["bio"].as_str().unwrap().starts_with("Zoë"));
+    let caching = ["cache-control", "expires", "pragma"].map(|name| answer.value(name).unwrap().to_owned());
+    assert_eq!(caching, ["private, no-cache, no-store, must-revalidate, max-age=0", "0", "no-cache"]);
+
+    // What the app gets: the same, beside its own cookies.
+    let seen = to_app(&gateway).pop().unwrap();
+    let pieces: Vec<&str> = set[1..].iter().map(|cookie| cookie.split(';').next().unwrap()).collect();
+    assert_eq!(seen.value("cookie").unwrap(), format!("a=1; b=2; {}", pieces.join("; ")));
+    assert_eq!(seen.value("x-auth-user"), Some(USER));
+
+    // It works as a credential, and a refusal hands it over as well.
+    let again = gateway.get("/me", &format!("Cookie: {}\r\n", pieces.join("; "))).await;
+    assert_eq!((again.status, again.values("set-cookie").len()), (200, 0));
+    let refused = gateway.get("/secret", &lines).await;
+    assert_eq!((refused.status, refused.values("set-cookie").len()), (403, set.len()));
+    assert_eq!(refreshes.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_refreshed_is_over_or_an_outage() {
+    let name = "sb-project-auth-token";
+    let raw_expired = raw(&session(&project_token(USER, -60)));
+    let just = base64(&session(&project_token(USER, -10)));
+    let long = base64(&session(&project_token(USER, -60)));
+    let no_refresh = base64(&json!({ "access_token": project_token(USER, -60) }));
+    let forged =
+        base64(&session(&token(USER).with("exp", NOW - 60).signed_with("another-secret-that-has-more-than-32-bytes")));
+    let removal = format!("{name}=; Max-Age=0; Path=/; SameSite=Lax");
+    for (mode, on_expired, cookie, me, page, removed, asked) in [
+        ("ok", "refresh_and_set_cookie", &raw_expired, 200, 200, true, 1),
+        ("ok", "refresh_and_set_cookie", &just, 200, 200, true, 1),
+        ("ok", "refresh_and_set_cookie", &forged, 401, 401, false, 0),
+        ("ok", "refresh_and_set_cookie", &no_refresh, 401, 200, true, 0),
+        ("over", "refresh_and_set_cookie", &long, 401, 200, true, 1),
+        ("busy", "refresh_and_set_cookie", &long, 503, 503, false, 1),
+        ("down", "refresh_and_set_cookie", &long, 503, 503, false, 1),
+        ("down", "refresh_and_set_cookie", &just, 200, 200, false, 1), // still accepted, since clocks differ
+        ("ok", "unauthenticated", &long, 401, 200, false, 0),
+        ("ok", "unauthenticated", &just, 200, 200, false, 0),
+    ] {
+        let (upstream, refreshes) = project(Arc::new(Mutex::new(mode))).await;
+        let gateway = Harness::with(&refreshing(on_expired), upstream, |_| {}).await;
+        let lines = format!("Cookie: {name}={cookie}\r\n");
+        let answer = gateway.get("/me", &lines).await;
+        let other = gateway.get("/page", &lines).await;
+        assert_eq!((answer.status, other.status), (me, page), "{mode} {on_expired} {cookie}");
+        assert_eq!(answer.values("set-cookie").contains(&removal.as_str()), removed, "{mode} {on_expired} {cookie}");
+        assert_eq!(refreshes.load(Ordering::SeqCst), asked, "{mode} {on_expired} {cookie}");
+        match me {
+            401 if removed => assert_eq!(answer.code(), "unauthenticated"),
+            503 => assert!(answer.value("retry-after").is_some()),
+            _ => {}
+        }
+        if cookie == &raw_expired {
+            assert!(
+                answer.values("set-cookie").iter().any(|set| set.contains(".0=%7B%22")),
+                "raw stays raw: {}",
+                answer.head
+            );
+        }
     }
 }
