@@ -19,6 +19,7 @@ use super::peer::{self, Addresses};
 use super::{body, failure, head, respond, response, side, upstream};
 use crate::decision::{Denial, Reason};
 use crate::pipeline::{About, Answered, Forward, Found, Outcome, Pipeline, Step, Verdict};
+use crate::policy::set::Edge;
 use crate::response::{Problem, Response};
 
 /// The time without a request after which a connection is closed, in seconds.
@@ -296,6 +297,16 @@ impl ProxyHttp for Gate {
             self.attempted(session, context, Some(response.status.as_u16())).await;
         }
         let Some(passing) = context.passing() else { return unpermitted() };
+        let is_logout = passing.permit().is_some_and(|permit| permit.route().edge == Some(Edge::Logout));
+        if is_logout
+            && response.status.is_success()
+            && let Some(about) = context.about()
+        {
+            // Before the client hears of it: what it ended is refused from now on.
+            let raw = head::raw(session.as_downstream());
+            let head = head::of(session.as_downstream(), raw.as_ref());
+            self.pipeline.logged_out(about, &head).await;
+        }
         if response.status.as_u16() == 101 && !passing.websocket {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to a request that asked for none").into_up());
         }

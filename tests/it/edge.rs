@@ -8,6 +8,7 @@ use portcullis::config::{DecisionSink, Log};
 use portcullis::live::Live;
 use portcullis::pipeline::Services;
 use portcullis::random::SeededRandom;
+use portcullis::server::Parts;
 use portcullis::server::services::Outside;
 use portcullis::telemetry::audit::Audit;
 use portcullis::telemetry::decision_log::DecisionLog;
@@ -54,7 +55,13 @@ async fn supabase() -> Upstream {
 }
 
 async fn gateway(project: &str, app: &str) -> Harness {
-    Harness::with(&policy(project, app), supabase().await, |_| {}).await
+    Harness::with(&policy(project, app), supabase().await, keeping).await
+}
+
+/// As if the store were open in which revocations are kept.
+fn keeping(parts: &mut Parts) {
+    let outside = Outside::without_store(parts.clock.clone(), parts.random.clone());
+    parts.services = Arc::new(Live::new(Services { has_store: true, ..Services::without_store(&outside) }));
 }
 
 fn post(target: &str, lines: &str) -> String {
@@ -183,6 +190,7 @@ async fn a_bearer_is_not_looked_at_before_supabase_auth_and_kept_for_all_parts()
     let gateway = gateway("", "").await;
     let user = ssr::token(USER).sign();
     let expired = ssr::token(USER).with("exp", NOW - 3600).sign();
+    let leaving = ssr::token(USER).with("exp", NOW - 3600).with("session_id", "another").with("iat", NOW - 7200).sign();
     let anon = Token::of("x").with("iss", "supabase").with("role", "anon").signed_with(SECRET);
     let service = Token::of("x").with("iss", "supabase").with("role", "service_role").signed_with(SECRET);
     let s3 = "AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=c";
@@ -192,7 +200,7 @@ async fn a_bearer_is_not_looked_at_before_supabase_auth_and_kept_for_all_parts()
         ("/auth/v1/token?grant_type=refresh_token", bearer(&expired), 200),
         ("/auth/v1/token?grant_type=password", bearer("not.a.token"), 200),
         ("/auth/v1/signup", bearer(PUBLISHABLE_KEY), 200),
-        ("/auth/v1/logout", bearer(&expired), 200),
+        ("/auth/v1/logout?scope=local", bearer(&leaving), 200),
         ("/rest/v1/items", bearer(&user), 200),
         ("/rest/v1/items", bearer(PUBLISHABLE_KEY), 200),
         ("/rest/v1/items", bearer(&anon), 200),
@@ -220,6 +228,29 @@ async fn a_bearer_is_not_looked_at_before_supabase_auth_and_kept_for_all_parts()
     let line = format!("apikey: {PUBLISHABLE_KEY}\r\nAuthorization: Bearer {PUBLISHABLE_KEY}\r\n");
     assert_eq!(other.raw(post("/items", &line)).await.unwrap().status, 200);
     assert_eq!(other.upstream.one().value("authorization"), None);
+}
+
+/// F4: Supabase's access tokens stay valid after a logout; here they do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successful_logout_ends_the_access_token_here_at_once() {
+    let gateway = gateway("", "").await;
+    let session = |id: &str| ssr::token(USER).with("session_id", id).with("iat", NOW - 10).line();
+    for (scope, status, this, other) in [
+        ("?scope=local", "403", 200, 200),
+        ("?scope=local", "401", 200, 200),
+        ("?scope=local", "500", 200, 200),
+        ("?scope=local", "204", 401, 200),
+        ("?scope=others", "204", 200, 401),
+        ("", "204", 401, 401),
+    ] {
+        let (mine, another) = (session(&format!("mine{scope}{status}")), session(&format!("another{scope}{status}")));
+        let lines = format!("{mine}X-Test-Status: {status}\r\n");
+        let answer = gateway.raw(post(&format!("/auth/v1/logout{scope}"), &lines)).await.unwrap();
+        assert_eq!(answer.status.to_string(), status);
+        let got = (gateway.get("/rest/v1/x", &mine).await.status, gateway.get("/rest/v1/x", &another).await.status);
+        assert_eq!(got, (this, other), "{scope} {status}");
+        gateway.upstream.take();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
