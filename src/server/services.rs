@@ -156,7 +156,7 @@ impl Open {
         Services {
             keys: outside.issuers.live(),
             browser: Arc::new(browser),
-            supabase,
+            supabase: supabase.clone(),
             issuers: Arc::clone(&outside.issuers),
             has_store: self.is_kept,
             revoked: Arc::clone(&self.revoked),
