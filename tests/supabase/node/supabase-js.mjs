@@ -578,6 +578,24 @@ scenario('MFA step-up to a route that wants it', async () => {
   await status(visit(supabase), 200)
 }, { only: 'gateway' })
 
+scenario('where the session is checked online', async () => {
+  const { session } = await signedUp()
+  const visit = () => raw('GET', '/account/checked', { headers: bearer(session.access_token) })
+  for (const answer of await Promise.all(Array.from({ length: 20 }, visit))) await status(answer, 200)
+  assert.ok((await count('GET auth/user')) <= 2, `asked ${await count('GET auth/user')} times`)
+  await sleep(1100)
+  await fail({ service: 'auth', path: '/user', status: 500 })
+  await status(visit(), 503)
+  await fail({ clear: true })
+  await sleep(1100)
+  await status(visit(), 200)
+  await ask('POST', `/sessions/${claims(session.access_token).session_id}/end`)
+  await sleep(1100)
+  const refused = await visit()
+  assert.equal((await status(refused, 401)).code, 'invalid_token')
+  await status(raw('GET', '/account', { headers: bearer(session.access_token) }), 200)
+}, { only: 'gateway' })
+
 scenario('anonymous users, API keys and service keys at an own route', async () => {
   const { session } = good(await client().auth.signInAnonymously())
   await status(raw('GET', '/account', { headers: bearer(session.access_token) }), 403)
