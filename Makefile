@@ -75,8 +75,9 @@ test-clients: test-env
 	$(PYTHON) tests/clients/run.py
 
 test-supabase: test-env
-	@echo "==> unmodified Supabase clients, against the fake Supabase"
-	$(PYTHON) tests/supabase/run.py --through direct
+	@echo "==> unmodified Supabase clients, directly and through the gateway"
+	$(CARGO) build --locked --bins --tests
+	$(PYTHON) tests/supabase/run.py
 
 test-oidc: test-env
 	@echo "==> a certified OpenID provider, and sessions of browsers in Chromium"
