@@ -173,7 +173,7 @@ class Supabase(World):
             "The legacy secret": self.legacy,
             "Self-hosted": self.self_hosted,
         }
-        self.at_the_end_of = {"Browser sessions": self.in_a_browser, "Self-hosted": self.without_iss}
+        self.at_the_end_of = {"Browser sessions": self.in_a_browser, "Is the session still alive?": self.banned, "Self-hosted": self.without_iss}
         self.instead = {"sql": self.sql}
 
     def gateway(self) -> str:
@@ -198,10 +198,25 @@ class Supabase(World):
             page = browser.get(me)
             assert "/login" in page.url, f"signing out left a session: {page.url}"
 
+    def token(self) -> str:
+        form = {"username": "ada@example.com", "password": PASSWORD}
+        return requests.post(f"{self.gateway()}/token", data=form, timeout=30).json()["access_token"]
+
+    def banned(self):
+        """a user who is banned is out at once, where the policy asks"""
+        good, late, user = self.token(), self.token(), self.user()
+
+        def me(token: str) -> int:
+            return requests.get(f"{self.gateway()}/users/me", headers={"Authorization": f"Bearer {token}"}, timeout=30).status_code
+
+        assert me(good) == 200
+        self.fake.ask("POST", f"/users/{user['id']}", {"banned_until": "2999-01-01T00:00:00Z"})
+        assert me(late) == 401, "a banned user is let in"
+        self.fake.ask("POST", f"/users/{user['id']}", {"banned_until": None})
+
     def without_iss(self):
         """a token without `iss` reaches an app (which is not there)"""
-        form = {"username": "ada@example.com", "password": PASSWORD}
-        token = requests.post(f"{self.gateway()}/token", data=form, timeout=30).json()["access_token"]
+        token = self.token()
         answer = requests.get(f"{self.gateway()}/users/me", headers={"Authorization": f"Bearer {token}"}, timeout=30)
         assert answer.status_code == 502, f"{answer.status_code}: {answer.text[:300]}"
 

@@ -92,10 +92,21 @@ fn calls(answers: &Answers, path: &Path, program: &str, text: &mut String) {
                 "your app's login".to_owned(),
             ));
         }
-        Login::Supabase => calls.push((
-            format!("curl -i {base}/token -d username=EMAIL -d password=PASSWORD"),
-            "a session of your Supabase project".to_owned(),
-        )),
+        Login::Supabase => {
+            calls.push((
+                "read -rp 'e-mail: ' EMAIL; read -rsp 'password: ' PASSWORD".to_owned(),
+                "of a user of the project".to_owned(),
+            ));
+            calls.push((
+                format!(
+                    "TOKEN=$(printf %s \"$PASSWORD\" | curl -sS {base}/token --data-urlencode username=\"$EMAIL\" \
+                     --data-urlencode password@- | sed -n 's/.*\"access_token\": *\"\\([^\"]*\\)\".*/\\1/p')"
+                ),
+                String::new(),
+            ));
+            calls.push((call(true, "/users/me"), through));
+            calls.push((call(true, "/admin/users"), "403 without `role: admin` in the user's app_metadata".to_owned()));
+        }
         Login::None => calls.push((call(true, "/users/me"), "with a token of the issuer".to_owned())),
     }
     let width = calls.iter().map(|(line, _)| line.len()).filter(|width| *width < 100).max().unwrap_or(0);

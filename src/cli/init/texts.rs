@@ -57,7 +57,8 @@ fn login(login: Login) -> &'static str {
         }
         Login::Supabase => {
             "\n\
-             # POST /token with a name and a password asks Supabase; clients may also log in there themselves.\n\
+             # POST /token with a name and a password asks Supabase, for scripts and Swagger UI; browsers sign in at /login.\n\
+             # Clients of Supabase may go on logging in there themselves.\n\
              login: supabase\n"
         }
         Login::None => "",
