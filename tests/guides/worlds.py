@@ -173,7 +173,10 @@ class Supabase(World):
             "The legacy secret": self.legacy,
             "Self-hosted": self.self_hosted,
         }
-        self.at_the_end_of = {"Browser sessions": self.in_a_browser, "Is the session still alive?": self.banned, "Self-hosted": self.without_iss}
+        self.at_the_end_of = {
+            "Browser sessions": self.in_a_browser, "Is the session still alive?": self.banned,
+            "Client addresses": self.addressed, "Self-hosted": self.without_iss,
+        }
         self.instead = {"sql": self.sql}
 
     def gateway(self) -> str:
@@ -213,6 +216,18 @@ class Supabase(World):
         self.fake.ask("POST", f"/users/{user['id']}", {"banned_until": "2999-01-01T00:00:00Z"})
         assert me(late) == 401, "a banned user is let in"
         self.fake.ask("POST", f"/users/{user['id']}", {"banned_until": None})
+
+    def addressed(self):
+        """Supabase Auth hears of the client's address: from our own sign-in, and from a client's"""
+        key = self.fake.info["publishable_key"]
+        self.token()
+        requests.post(
+            f"{self.gateway()}/auth/v1/token?grant_type=password", headers={"apikey": key, "Authorization": f"Bearer {key}"}, timeout=30,
+            json={"email": "ada@example.com", "password": PASSWORD}).raise_for_status()
+        for seen in self.fake.ask("GET", "/requests?service=auth&path=/token&last=2"):
+            headers = {name.lower(): value for name, value in seen["headers"]}
+            assert headers.get("sb-forwarded-for") == "127.0.0.1", sorted(headers)
+            assert headers["apikey"] == self.fake.info["secret_key"], "not with the secret key"
 
     def without_iss(self):
         """a token without `iss` reaches an app (which is not there)"""
