@@ -135,8 +135,9 @@ impl<V: Clone + Send + Sync + 'static> Asked<V> {
                 let kept = if is_yes { &landing.asked.yes } else { &landing.asked.no };
                 kept.lock().put(question, answer.clone(), until);
             }
-            answered.send_replace(Some(answer));
+            // Whoever hears of it may ask again at once, and is not to get the same answer again.
             drop(landing);
+            answered.send_replace(Some(answer));
         });
         Some(waiting)
     }

@@ -4,8 +4,6 @@
 const NOT_HERE: &[(&str, &str)] = &[
     ("D07", "no identity backend is called"),
     ("D11", "the PROXY protocol is not offered; its first line is a malformed request (E06)"),
-    ("H07", "nobody is asked about opaque tokens yet: they are answered 503"),
-    ("H08", "nothing is kept of a token: each request verifies it, and revocations count at once (K, R9)"),
     (
         "J10",
         "no rule about domains of addresses: logging in is by account name, and other issuers' claims are conditions",
@@ -26,6 +24,7 @@ const SECTIONS: &[(char, usize, &str)] = &[
 /// Where the rows about keys and tokens are tested.
 const KEYS: &[&str] = &[
     include_str!("h.rs"),
+    include_str!("inquiries.rs"),
     include_str!("../../src/provider/discovery.rs"),
     include_str!("../../src/provider/tests.rs"),
     include_str!("../../src/token/compact.rs"),
@@ -75,6 +74,7 @@ const BROWSERS: &[&str] = &[
     include_str!("../browser/gateway.rs"),
     include_str!("../browser/redirects.rs"),
     include_str!("../browser/sessions.rs"),
+    include_str!("inquiries.rs"),
     include_str!("io.rs"),
 ];
 

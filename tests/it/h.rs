@@ -90,18 +90,23 @@ fn by_discovery(name: &str, idp: &Idp) -> String {
 }
 
 /// What decides, without a listener.
-struct World {
-    pipeline: Arc<Pipeline>,
-    policy: Arc<Live<PolicySet>>,
+pub struct World {
+    pub pipeline: Arc<Pipeline>,
+    pub policy: Arc<Live<PolicySet>>,
     issuers: Arc<Issuers>,
-    services: Arc<Live<Services>>,
+    pub services: Arc<Live<Services>>,
     metrics: Arc<Metrics>,
-    clock: Arc<ManualClock>,
+    pub clock: Arc<ManualClock>,
 }
 
 impl World {
     fn new(issuers: &str) -> Self {
-        let policy = Arc::new(Live::new(compile(&policy(issuers), &[])));
+        Self::of(&policy(issuers))
+    }
+
+    /// Decides by this policy.
+    pub fn of(policy: &str) -> Self {
+        let policy = Arc::new(Live::new(compile(policy, &[])));
         let (clock, random) = (Arc::new(ManualClock::at(Timestamp::from_seconds(NOW))), Arc::new(SeededRandom::new(7)));
         let metrics = Arc::new(Metrics::new());
         let mut outside = Outside::without_store(clock.clone(), random.clone());
@@ -136,7 +141,7 @@ impl World {
     }
 
     /// The status, and whether somebody else had to be asked.
-    async fn ask_for(&self, target: &str, token: &str) -> (u16, bool) {
+    pub async fn ask_for(&self, target: &str, token: &str) -> (u16, bool) {
         let mut headers = HeaderMap::new();
         headers.insert("host", HeaderValue::from_static("api.test"));
         headers.insert("authorization", HeaderValue::try_from(format!("Bearer {token}")).unwrap());

@@ -22,6 +22,7 @@ mod h2raw;
 mod harness;
 #[path = "../support/idp.rs"]
 mod idp;
+mod inquiries;
 mod io;
 mod openapi;
 mod ordinary;

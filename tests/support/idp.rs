@@ -163,7 +163,11 @@ fn path(stream: &mut TcpStream) -> Option<String> {
         stream.read_exact(&mut byte).ok()?;
         head.push(byte[0]);
     }
-    String::from_utf8(head).ok()?.split(' ').nth(1).map(str::to_owned)
+    let head = String::from_utf8(head).ok()?;
+    // A connection that is closed with a form unread is reset, and the answer lost.
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    stream.read_exact(&mut vec![0; length.unwrap_or(0)]).ok()?;
+    head.split(' ').nth(1).map(str::to_owned)
 }
 
 fn drip(stream: &mut TcpStream) {
