@@ -261,7 +261,7 @@ class Edge:
             self.caller(headers)
         except ApiError as error:
             return Answer(403, {"message": error.message})
-        rest = path.removeprefix("/realtime/v1/api/broadcast").strip("/")
+        rest = path.removeprefix("/api/broadcast").strip("/")
         one = re.fullmatch(r"([^/]+)/events/([^/]+)", rest)
         if one:
             binary = "octet-stream" in headers.get("content-type", "")

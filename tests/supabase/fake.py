@@ -181,6 +181,8 @@ class Fake:
             for prefix, service in PREFIXES.items():
                 if path == prefix or path.startswith(prefix + "/"):
                     return service, path.removeprefix(prefix) or "/"
+            if self.serve == "both" and path.startswith("/api/broadcast"):
+                return "realtime", path  # as Realtime itself has it
         return ("nothing", path) if self.serve == "edge" else ("auth", path)
 
     async def answer(self, method, path, service, rest, query, headers, stream, entry) -> Answer:
@@ -215,7 +217,7 @@ class Fake:
             elif service == "functions":
                 answer = self.edge.functions(method, path, query, headers, body)
             elif rest.startswith("/api/broadcast") and method == "POST":
-                answer = await self.edge.broadcast_api(path, headers, body)
+                answer = await self.edge.broadcast_api(rest, headers, body)
             else:
                 answer = Answer(404, {"message": "not found"})
         if fault and fault.get("drop") == "after":

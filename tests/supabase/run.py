@@ -2,12 +2,13 @@
 """Unmodified Supabase clients against the fake Supabase of this folder: directly, and through the built gateway.
 
     target/test-env/venv/bin/python tests/supabase/run.py [--through direct|gateway|both] [--only WORD] [--client WORD] [-v]
-        [--mode keys|legacy] [--gateway PROGRAM]
+        [--mode keys|legacy|bare] [--gateway PROGRAM]
 
 Each script of node/ and python/ is a list of scenarios. Its base URL is a setting, so the same bytes run against the fake
 (`direct`: the fake itself is right) and against the gateway with `preset: supabase-edge` (policy.yaml; nothing else
 changes for a client). Twice each: with signing keys and a publishable key, and in legacy mode (shared secret, empty key
-set, anon key); all at a time, each with a fake of its own. Prints a line for each scenario, and exits 1 when one failed.
+set, anon key); a third time (`bare`) with no edge behind the gateway, GoTrue at its root as the real server is. All at a
+time, each with a fake of its own. Prints a line for each scenario, and exits 1 when one failed.
 Tokens and keys are never printed.
 """
 
@@ -33,7 +34,16 @@ import run as e2e  # noqa: E402
 NODE = ROOT / "target" / "test-env" / "node"
 SCRIPTS = ["contract.py", "supabase-js.mjs", "supabase-ssr.mjs", "supabase-browser.mjs", "supabase_py.py", "supabase_py_async.py", "sessions.py"]
 # How the project signs, and with which kind of key its clients come.
-MODES = {"keys": ("ES256", "publishable_key"), "legacy": ("HS256", "anon_key")}
+MODES = {"keys": ("ES256", "publishable_key"), "legacy": ("HS256", "anon_key"), "bare": ("RS256", "anon_key")}
+# What `bare` has in place of the app `supabase`: each part by itself, as without an edge; GoTrue and Realtime at their roots.
+PARTS = """app: supabase-{part}
+preset: supabase-edge
+base: /{part}/v1
+strip_base: {stripped}
+upstream: UPSTREAM
+defaults: { timeout: 3s }
+cors: { origins: [APP] }
+"""
 
 
 def blotted(text: str) -> str:
@@ -89,7 +99,12 @@ class Gateway(e2e.Gateway):
 
     def start(self):
         self.policies.mkdir()
-        policy = (HERE / "policy.yaml").read_text().replace("UPSTREAM", self.fake.info["url"])
+        policy = (HERE / "policy.yaml").read_text()
+        if self.mode == "bare":
+            parts = {"auth": True, "rest": False, "storage": False, "functions": False, "realtime": True}
+            apps = [PARTS.replace("{part}", part).replace("{stripped}", str(bare).lower()) for part, bare in parts.items()]
+            policy = re.sub(r"app: supabase\n(?:\w.+\n)+", lambda _: "---\nversion: 1\n".join(apps), policy)
+        policy = policy.replace("UPSTREAM", self.fake.info["url"])
         policy = policy.replace("ISSUER", self.fake.info["issuer"]).replace("APP", self.app)
         if self.mode == "legacy":
             policy = policy.replace("# legacy: ", "")
@@ -120,7 +135,7 @@ class Run:
                 gateway.start()
                 url = gateway.url
                 servers.append(gateway.second())
-            settings = fake.info | {"url": url, "key": fake.info[key], "through": through, "legacy": mode == "legacy", "app": app, "chromium": chromium(),
+            settings = fake.info | {"url": url, "key": fake.info[key], "through": through, "legacy": mode == "legacy", "bare": mode == "bare", "app": app, "chromium": chromium(),
                                     "second": servers[-1].url if servers else ""}
             for script in SCRIPTS:
                 if self.options.client in script:
@@ -183,7 +198,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Supabase clients against the fake, directly and through the gateway")
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     parser.add_argument("--through", choices=("direct", "gateway", "both"), default="both")
-    parser.add_argument("--mode", choices=(*MODES, "both"), default="both", help="signing keys, legacy secret")
+    parser.add_argument("--mode", choices=(*MODES, "all"), default="all", help="signing keys, legacy secret, parts without an edge")
     parser.add_argument("--gateway", type=pathlib.Path, default=target / "debug" / "portcullis")
     parser.add_argument("--only", default="", help="run the scenarios whose name contains this")
     parser.add_argument("--client", default="", help="run the scripts whose name contains this")
@@ -196,7 +211,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="portcullis-supabase-") as name:
         run = Run(options, pathlib.Path(name))
         rows = [(through, mode) for through in ("direct", "gateway") for mode in MODES
-                if options.through in (through, "both") and options.mode in (mode, "both")]
+                if options.through in (through, "both") and options.mode in (mode, "all") and (through, mode) != ("direct", "bare")]
         with concurrent.futures.ThreadPoolExecutor(len(rows)) as pool:  # they mostly wait for tokens to expire
             for done in [pool.submit(run.row, *row) for row in rows]:
                 done.result()

@@ -172,7 +172,8 @@ scenario('logout answers', async () => {
   await status(done, 204)
   assert.equal(await done.text(), '')
   await status(raw('POST', '/auth/v1/logout', { headers: bearer(session.access_token) }), 403)
-  assert.equal((await status(raw('POST', '/auth/v1/logout'), 403)).error_code, 'bad_jwt', 'the key in place of the bearer is nobody')
+  const without = settings.bare ? [401, 'no_authorization'] : [403, 'bad_jwt'] // an edge puts the key in place of the bearer
+  assert.equal((await status(raw('POST', '/auth/v1/logout'), without[0])).error_code, without[1])
 })
 
 async function pkce(supabase, options = {}) {
