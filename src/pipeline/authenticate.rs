@@ -107,7 +107,7 @@ pub(super) fn authenticate<'a>(
             }
         }
     }
-    let token = renewed.unwrap_or(credential.token());
+    let token = renewed.unwrap_or_else(|| credential.token());
     let verified = match verified {
         Ok(verified) => verified,
         Err(error) => match project_key(with, policy, token, &error, now) {

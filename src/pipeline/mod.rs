@@ -194,8 +194,8 @@ pub struct Forward {
     pub authorization: Authorization,
     /// Cookies that the answer sets beside the app's own.
     pub set_cookie: Vec<http::HeaderValue>,
-    /// A cookie that the app gets anew: its name, and its pieces (names and values) in the place of all that came.
-    pub cookies: Option<(Box<str>, Vec<(String, String)>)>,
+    /// A cookie that the app gets anew.
+    pub cookies: Option<RenewedCookie>,
     /// An origin that may read the answer.
     pub cors_origin: Option<Box<str>>,
     /// Whether people log in there: read its body, then ask [`Pipeline::attempt`].
@@ -210,6 +210,9 @@ impl Forward {
         }
     }
 }
+
+/// A cookie with its new content: its name, and its pieces (names and values) in the place of all that came.
+pub type RenewedCookie = (Box<str>, Vec<(String, String)>);
 
 /// How far a request came.
 #[derive(Debug)]
@@ -270,7 +273,7 @@ struct Course {
     limited: Option<Limited>,
     shared: Vec<SharedTake>,
     set_cookie: Vec<http::HeaderValue>,
-    cookies: Option<(Box<str>, Vec<(String, String)>)>,
+    cookies: Option<RenewedCookie>,
 }
 
 /// Why the stages end early.

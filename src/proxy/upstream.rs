@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::context::Passing;
 use crate::browser;
 use crate::decision::Permit;
-use crate::pipeline::{Authorization, edge};
+use crate::pipeline::{Authorization, RenewedCookie, edge};
 use crate::policy::set::Strip;
 use crate::request::{cookie, forwarded, method};
 
@@ -90,7 +90,7 @@ fn edit(headers: &mut HeaderMap, permit: &Permit, passing: &Passing, request_id:
 
 /// One `Cookie` field (RFC 9113 §8.2.3), without the gateway's own and, where tokens are not forwarded, without
 /// those that hold tokens, in all their pieces. The others stay byte for byte.
-fn cookies(headers: &mut HeaderMap, permit: &Permit, renewed: Option<&(Box<str>, Vec<(String, String)>)>) {
+fn cookies(headers: &mut HeaderMap, permit: &Permit, renewed: Option<&RenewedCookie>) {
     if !headers.contains_key(COOKIE) {
         return;
     }

@@ -26,7 +26,7 @@ const KEYS: &[&str] = &[
     include_str!("h.rs"),
     include_str!("inquiries.rs"),
     include_str!("../../src/provider/discovery.rs"),
-    include_str!("../../src/provider/tests.rs"),
+    include_str!("../../src/provider/tests/mod.rs"),
     include_str!("../../src/token/compact.rs"),
     include_str!("../../src/token/jwks.rs"),
     include_str!("../../src/token/key.rs"),
@@ -52,7 +52,7 @@ fn every_row_about_tokens_and_their_keys_has_a_test() {
 
 /// Where the rows about logins are tested: in the library, and against processes.
 const LOGINS: &[&str] = &[
-    include_str!("../../src/login/tests.rs"),
+    include_str!("../../src/login/tests/mod.rs"),
     include_str!("../../src/login/hasher.rs"),
     include_str!("../../src/password/tests.rs"),
     include_str!("../../src/store/revoked.rs"),

@@ -182,10 +182,13 @@ fn presets_know_issuer_keys_audience_and_algorithms() {
             ExpectedAudience::OneOf(ours) => texts(ours),
             ExpectedAudience::ClientOneOf(ours) => format!("{} (or client_id)", texts(ours)),
         };
-        let remote = only(&policy).remote.as_ref().map_or("none".to_owned(), |remote| match &remote.at {
-            KeysAt::Url(url) => url.to_string(),
-            KeysAt::Discovery(issuer) => format!("discovery {issuer}"),
-        });
+        let remote = only(&policy).remote.as_ref().map_or_else(
+            || "none".to_owned(),
+            |remote| match &remote.at {
+                KeysAt::Url(url) => url.to_string(),
+                KeysAt::Discovery(issuer) => format!("discovery {issuer}"),
+            },
+        );
         let mut found: Vec<&str> = rules.algorithms.iter().map(|algorithm| algorithm.as_str()).collect();
         let mut expected: Vec<&str> = algorithms.split(' ').collect();
         found.sort_unstable();
@@ -320,7 +323,7 @@ fn facts_are_where_each_provider_puts_them() {
         ),
     ] {
         let (_, rules) = issuer(&format!("{{ {line} }}"));
-        let serde_json::Value::Object(claims) = claims else { unreachable!() };
+        let serde_json::Value::Object(claims) = claims else { panic!("claims are an object") };
         let name = IssuerName::new("it");
         assert_eq!(
             shown(&rules.mapping.identity(Claims::new(claims), name, Transport::Bearer, None)),
