@@ -20,7 +20,7 @@ demo: ## gateway, sample API and demo users in one process; prints the requests 
 run: ## a real FastAPI app behind the gateway (examples/fastapi-items)
 	examples/fastapi-items/run.sh
 
-test: test-env test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-supabase test-guides test-skipped ## installs what is missing, then runs everything
+test: test-env test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-supabase test-oidc test-guides test-skipped ## installs what is missing, then runs everything
 	@echo "make test: all passed"
 
 lint: test-fmt test-clippy test-doc test-deny ## formatting, lints, documentation, licences

@@ -343,6 +343,8 @@ async fn an_opaque_token_is_worth_what_its_issuer_says() {
     assert_eq!(body(&asked), "token=t%26k%3D&token_type_hint=access_token");
     for (status, body, expected) in [
         (200, r#"{"active": false, "sub": "u1"}"#, None),
+        (400, r#"{"error": "unsupported_token_type"}"#, None),
+        (401, r#"{"error": "unsupported_token_type"}"#, Some("refused")),
         (200, r#"{"sub": "u1"}"#, Some("unavailable")),
         (200, r#"{"active": "true"}"#, Some("unavailable")),
         (200, r#"{"active": 1}"#, Some("unavailable")),

@@ -1,6 +1,6 @@
 // Tokens that say nothing themselves: the gateway asks the provider (RFC 7662), and not more than it must.
 import * as client from 'openid-client'
-import { assert, at, api, call, control, count, opaque, settings, sleep, status, step, until } from './steps.mjs'
+import { assert, at, api, authorize, call, control, count, opaque, settings, sleep, status, step, until } from './steps.mjs'
 
 const insecure = { execute: [client.allowInsecureRequests] }
 const config = await client.discovery(new URL(settings.issuer), 'machine', settings.machine_secret, client.ClientSecretBasic(), insecure)
@@ -11,10 +11,26 @@ const token = await get()
 await step('a token that says nothing passes, with its scopes', async () => {
   assert.ok(!token.includes('.'))
   const me = await (await status(call(token, 'GET', '/api/me'), 200)).json()
-  assert.equal(me['x-auth-user'], 'machine')
+  assert.equal(me['x-auth-user'], undefined, 'the provider names no `sub` for a machine: absent means absent')
   assert.equal(me['x-auth-scopes'], 'notes:read')
   await status(call(token, 'GET', '/api/notes'), 200)
   await status(call(token, 'POST', '/api/notes', {}), 403)
+})
+await step('one of a user says who that is, with roles', async () => {
+  const verifier = client.randomPKCECodeVerifier()
+  const spa = await client.discovery(new URL(settings.issuer), 'spa', undefined, client.None(), insecure)
+  const url = client.buildAuthorizationUrl(spa, {
+    redirect_uri: settings.redirect, scope: 'openid notes:read', resource: opaque,
+    code_challenge: await client.calculatePKCECodeChallenge(verifier), code_challenge_method: 'S256',
+  })
+  const back = await authorize(url, 'ada')
+  const tokens = await client.authorizationCodeGrant(spa, back, { pkceCodeVerifier: verifier, idTokenExpected: true }, { resource: opaque })
+  assert.ok(!tokens.access_token.includes('.'))
+  const me = await (await status(call(tokens.access_token, 'GET', '/api/me'), 200)).json()
+  assert.equal(me['x-auth-user'], 'ada')
+  assert.equal(me['x-auth-roles'], 'auditor')
+  await status(call(tokens.access_token, 'GET', '/api/admin'), 200)
+  await status(call(tokens.refresh_token, 'GET', '/api/me'), 401)
 })
 await step('the provider is asked once for many requests', async () => {
   const fresh = await get()

@@ -28,7 +28,6 @@ page.on('request', (request) => request.url().startsWith('http') && !request.url
 
 await step('a page that needs somebody leads to the sign-in page, which leads back', async () => {
   await page.goto(`${settings.gateway}/page/notes?of=me`)
-  if (path(page) === '/page/notes?of=me') await page.goto(`${settings.gateway}/login?return_to=${encodeURIComponent(path(page))}`) // TEMPORARY
   await page.waitForURL((url) => url.pathname === '/login')
   assert.deepEqual(elsewhere, [], 'something came from elsewhere')
   assert.equal(await page.locator('h1').innerText(), 'Sign in to notes')
@@ -139,7 +138,7 @@ await step('signing up with an account that exists tells nothing', async () => {
   await page.getByText('Check your mail').waitFor()
 })
 await step('the right password signs in', async () => {
-  await page.goto(`${settings.gateway}/login?return_to=%2Fpage%2Fother%3Fx%3D1%26y%3D%25C3%25A9`)
+  await page.goto(`${settings.gateway}/page/other?x=1&y=%C3%A9`)
   await page.fill('#account-in', me)
   await page.fill('#password-in', password)
   await page.keyboard.press('Enter')
@@ -148,7 +147,7 @@ await step('the right password signs in', async () => {
   await page.waitForURL(`${settings.gateway}/`)
 })
 await step('a provider (PKCE)', async () => {
-  await page.goto(`${settings.gateway}/login?return_to=/page/other`)
+  await page.goto(`${settings.gateway}/page/other`)
   await page.click('text=Continue with GitHub')
   await page.waitForURL(`${settings.gateway}/page/other`)
   const request = (await seen()).filter(({ target }) => target.startsWith('/page/')).at(-1)
@@ -158,7 +157,7 @@ await step('a provider (PKCE)', async () => {
 })
 await step('a provider that says no', async () => {
   await fake('POST', '/settings', { provider_error: { error: 'access_denied', error_description: '<b>The user has denied your application access</b>' } })
-  await page.goto(`${settings.gateway}/login?return_to=/page/other`)
+  await page.goto(`${settings.gateway}/page/other`)
   await page.click('text=Continue with GitHub')
   await page.waitForURL((url) => url.pathname === '/auth/callback')
   assert.equal(await page.locator('b').count(), 0)

@@ -93,7 +93,6 @@ export async function atProvider(page, name = 'rita', password = settings.users[
 export async function chooseProvider(page) {
   await page.waitForLoadState()
   if (new URL(page.url()).origin === settings.issuer) return
-  if ((await page.locator('h1').count()) === 0) await page.goto(`${settings.gateway}/login?return_to=${encodeURIComponent(path(page))}`) // TEMPORARY
   await page.click('a[href*="/login/idp"], form[action*="/login/idp"] button')
 }
 /** Opens a page that needs somebody, and becomes somebody. */
