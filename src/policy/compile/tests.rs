@@ -38,8 +38,7 @@ pub(super) fn compiled(text: &str) -> Result<Arc<PolicySet>, Vec<String>> {
 
 /// The gateway's own routes but for metadata, in order.
 fn own(policy: &PolicySet) -> Vec<String> {
-    let login = policy.routes.iter().filter(|route| !route.key.contains("/.well-known/"));
-    let own = login.filter_map(|route| match route.destination {
+    let own = policy.routes.iter().filter_map(|route| match route.destination {
         Destination::Own(own) => Some(format!("{} {} {}", route.key, own.as_str(), route.access.as_str())),
         Destination::Upstream(_) => None,
     });
