@@ -454,7 +454,8 @@ const CORS: &[Key] = &[
     key(
         "headers",
         Type::Texts,
-        "Request headers that pages may send. Default: `authorization`, `content-type`, `x-requested-with`.",
+        "Request headers that pages may send. Default: `authorization`, `content-type`, `x-requested-with`; with \
+         `preset: supabase-edge`, what the clients of Supabase send.",
         "[authorization]",
     ),
     key("expose", Type::Texts, "Response headers that pages may read.", "[X-Total]"),
