@@ -36,7 +36,7 @@ pub(super) fn compiled(text: &str) -> Result<Arc<PolicySet>, Vec<String>> {
         .map_err(errors)
 }
 
-/// The gateway's own routes but for metadata, in order.
+/// The gateway's own routes, in order.
 fn own(policy: &PolicySet) -> Vec<String> {
     let own = policy.routes.iter().filter_map(|route| match route.destination {
         Destination::Own(own) => Some(format!("{} {} {}", route.key, own.as_str(), route.access.as_str())),
