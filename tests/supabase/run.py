@@ -136,7 +136,7 @@ class Run:
                 url = gateway.url
                 servers.append(gateway.second())
             settings = fake.info | {"url": url, "key": fake.info[key], "through": through, "legacy": mode == "legacy", "bare": mode == "bare", "app": app, "chromium": chromium(),
-                                    "second": servers[-1].url if servers else ""}
+                                    "second": servers[-1].url if servers else "", "second_pid": servers[-1].process.pid if servers else 0}
             for script in SCRIPTS:
                 if self.options.client in script:
                     self.script(script, through, mode, settings)

@@ -566,6 +566,28 @@ scenario('a logout kills the access token at once', async () => {
   assert.equal(later.status, gateway ? 401 : 200, 'Supabase alone accepts it until it expires')
 })
 
+for (const scope of ['global', 'others']) {
+  scenario(`a logout kills access tokens at once: ${scope}`, async () => {
+    const { supabase, user, session } = await signedUp()
+    const other = client()
+    const { session: elsewhere } = good(await other.auth.signInWithPassword({ email: user.email, password }))
+    const visit = async (token, at = url) => (await fetch(`${at}/rest/v1/notes?select=*`, { headers: { apikey: key, ...bearer(token) } })).status
+    assert.deepEqual([await visit(session.access_token), await visit(elsewhere.access_token)], [200, 200])
+    await sleep(1100) // what is of the second of the logout may be of a login after it
+    assert.equal((await supabase.auth.signOut({ scope })).error, null)
+    assert.deepEqual([await visit(session.access_token), await visit(elsewhere.access_token)], [scope === 'others' ? 200 : 401, 401])
+    const again = good(await client().auth.signInWithPassword({ email: user.email, password })).session
+    assert.equal(await visit(again.access_token), 200, 'a login at once after it')
+    let second
+    for (let tries = 0; tries < 40 && second !== 401; tries++) {
+      second = await visit(elsewhere.access_token, settings.second)
+      await sleep(250)
+    }
+    assert.equal(second, 401, 'at another gateway, soon')
+    assert.equal(await visit(again.access_token, settings.second), 200)
+  }, { only: 'gateway' })
+}
+
 scenario('MFA step-up to a route that wants it', async () => {
   const { supabase, user, factorId, secret } = await withFactor()
   const next = client()

@@ -2,8 +2,10 @@
 all, and no session lost, whatever the auth server answers and whoever hangs up. Two gateways share the store."""
 
 import asyncio
+import os
 import random
 import re
+import signal
 
 import httpx
 
@@ -130,6 +132,25 @@ async def _():
         equal(await page(client, held), 401)
         answer = await client.get(URL + "/page", headers=held | {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"})
         assert answer.status_code in (302, 303) and answer.headers["location"].startswith("/login?"), f"{answer.status_code} {answer.headers}"
+
+
+@scenario("sessions: a gateway that is killed while it refreshes loses none", only="gateway" if SETTINGS["key"] == SETTINGS["publishable_key"] else "once")
+async def _():
+    async with browser() as client:
+        held = await expired(client)
+        fault(REFRESH | {"delay_ms": 700, "times": 1})
+        task = asyncio.create_task(page(client, held, GATEWAYS[1]))
+        await asyncio.sleep(0.35)
+        os.kill(SETTINGS["second_pid"], signal.SIGKILL)
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(0.7)  # the answer went to nobody, and the token is used
+        equal(count(COUNTER), 1, "refreshes that began")
+        statuses = []
+        while not statuses or (statuses[-1] == 503 and len(statuses) < 60):
+            statuses.append(await page(client, held))
+            await asyncio.sleep(0.5)
+        equal(statuses[-1], 200, f"the session is alive: {statuses}")
+        equal(count(COUNTER), 2, "refreshes")
 
 
 main()
