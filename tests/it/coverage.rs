@@ -76,7 +76,38 @@ const BROWSERS: &[&str] = &[
     include_str!("../browser/sessions.rs"),
     include_str!("inquiries.rs"),
     include_str!("io.rs"),
+    include_str!("redirect.rs"),
+    include_str!("ssr.rs"),
 ];
+
+/// The groups of `supabase-and-oauth.md` F1 that are about what goes through to Supabase, and about its cookies: each case
+/// with the words by which its test is known.
+const PASSED_THROUGH: &[(&str, &[&str])] = &[
+    ("both error formats", &["refusals_have_the_shape", "x-supabase-api-version"]),
+    ("429 on refresh", &["what_would_end_a_session", "(refresh, \"429\""]),
+    ("upstream down", &["is_down_or_slow", "grant_type=refresh_token"]),
+    ("preflight", &["cross_origin_answers_are_ours_alone", "Access-Control-Request-Headers"]),
+    ("admin blocked", &["/auth/v1/admin/users", "not_admin"]),
+    ("refresh with stale bearer", &["a_bearer_is_not_looked_at", "bearer(&expired)"]),
+    ("logout by scope", &["a_successful_logout_ends", "?scope=others"]),
+    ("error redirects as they are", &["(\"/auth/v1/verify\", \"303\""]),
+    ("stable address", &["told_the_truth_about_the_client", "sb-forwarded-for"]),
+    ("raw, encoded, in pieces, with a gap, corrupt", &["\"raw\"", "\"base64\"", "\"pieces\"", "\"gap\"", "\"half\""]),
+    ("wrong name, expired", &["\"wrong name\"", "\"expired\""]),
+    ("one credential or two", &["\"header and the same cookie\"", "\"header and another cookie\""]),
+    ("CSRF on POST", &["a_write_with_a_session_in_a_cookie"]),
+    ("one refresh for all", &["an_expired_session_is_refreshed_once"]),
+    ("logs", &["P01", "secret_key"]),
+];
+
+#[test]
+fn every_case_of_the_pass_through_and_of_supabases_cookies_has_a_test() {
+    let text = concat!(include_str!("edge.rs"), include_str!("ssr.rs"));
+    for (case, words) in PASSED_THROUGH {
+        let missing: Vec<&&str> = words.iter().filter(|word| !text.contains(**word)).collect();
+        assert!(missing.is_empty(), "{case}: {missing:?}");
+    }
+}
 
 #[test]
 fn every_row_about_cookies_and_redirects_has_a_test() {

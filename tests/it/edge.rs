@@ -351,7 +351,7 @@ async fn a_socket_of_realtime_needs_the_key_of_the_project() {
         (String::new(), String::new(), 401),
         ("apikey=".into(), String::new(), 401),
         (format!("{key}x"), String::new(), 401),
-        (key[..key.len() - 1].to_owned(), String::new(), 401),
+        (key.trim_end_matches('1').to_owned(), String::new(), 401),
         (format!("{key}&apikey=x"), String::new(), 401),
         (key.clone(), "apikey: x\r\n".into(), 401),
         (format!("apikey={SECRET_KEY}"), String::new(), 401),
@@ -439,7 +439,7 @@ async fn keys_and_tokens_in_any_place_reach_no_log_and_secret_keys_are_noticed()
         written.contains("\"key\":\"sb_secret_canary… sha256:") && written.contains("\"key\":\"service_role … sha256:")
     );
     let all = written.replace("sb_secret_canary…", "") + &counts.encode(gateway.clock.now(), &kept);
-    for secret in ["canary", &service, &user, PUBLISHABLE_KEY, &SECRET_KEY[10..]] {
+    for secret in ["canary", &*service, &*user, PUBLISHABLE_KEY, SECRET_KEY.trim_start_matches("sb_secret_canary")] {
         assert!(!all.contains(secret), "{secret} in\n{all}");
     }
 }
