@@ -1,6 +1,6 @@
 //! The gateway's own client of Supabase Auth against the fake Supabase of `tests/supabase`, which the published clients
 //! are tested against too.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failure here is a failed test")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failure here is a failed test")]
 
 #[path = "support/supabase.rs"]
 mod fake_supabase;

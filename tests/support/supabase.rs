@@ -6,6 +6,7 @@
 #![expect(
     dead_code,
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "helpers of tests: each test binary uses a part, and a failure here is a failed test"
 )]
