@@ -1,5 +1,6 @@
 //! The endpoints of browser sessions: the sign-in page, the way to providers and back, and signing out.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use crate::decision::{Denial, Permit};
 use crate::identity::account::AccountName;
 use crate::login::error::OAuthError;
 use crate::login::form::Form;
-use crate::policy::set::{self, BrowserLogin, OwnEndpoint, PolicySet};
+use crate::policy::set::{self, BrowserLogin, HostPattern, OwnEndpoint, PolicySet};
 use crate::request::forwarded::Origin;
 use crate::request::head::RequestHead;
 use crate::request::host::Host;
@@ -56,6 +57,7 @@ impl Pipeline {
             }
             Err(_) => String::new(),
         };
+        let origin = origin(services.public_url.as_deref(), &permit.app().hosts, &reached_at);
         let visit = Visit {
             policy: about.policy(),
             verifier: &about.active.verifier,
@@ -64,7 +66,7 @@ impl Pipeline {
             browser: sessions,
             headers: head.headers,
             query: permit.target().query(),
-            origin: services.public_url.as_deref().map_or(&*reached_at, |url| url.trim_end_matches('/')),
+            origin: &origin,
             reached_at: &reached_at,
             client: about.client,
             user_agent: head.header(USER_AGENT.as_str()).one().unwrap_or_default(),
@@ -136,6 +138,21 @@ impl Pipeline {
     }
 }
 
+/// How browsers reach an app: by `public_url`, unless the app answers on other hosts; then as this one did, with that
+/// scheme: a proxy in front may speak TLS without saying so.
+fn origin<'o>(public_url: Option<&'o str>, hosts: &[String], reached_at: &'o str) -> Cow<'o, str> {
+    let Some((scheme, authority)) = public_url.and_then(|url| url.split_once("://")) else { return reached_at.into() };
+    let authority = authority.split('/').next().unwrap_or_default();
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let host = authority.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(authority, |(host, _)| host);
+    let is_theirs =
+        hosts.is_empty() || hosts.iter().any(|own| HostPattern::new(own).matches(&host.to_ascii_lowercase()));
+    match reached_at.split_once("://") {
+        Some((_, reached)) if !is_theirs => format!("{scheme}://{reached}").into(),
+        _ => format!("{scheme}://{authority}").into(),
+    }
+}
+
 fn failure(error: &OAuthError) -> Failure {
     match error {
         OAuthError::RateLimited(wait) => Failure::RateLimited(*wait),
@@ -143,5 +160,28 @@ fn failure(error: &OAuthError) -> Failure {
         OAuthError::NotConfirmed(_) => Failure::Unconfirmed,
         OAuthError::TooLarge | OAuthError::InvalidRequest(_) => Failure::Invalid,
         _ => Failure::Credentials,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::origin;
+
+    #[test]
+    fn an_app_is_reached_where_it_answers() {
+        let none: &[&str] = &[];
+        for (public_url, hosts, reached_at, expected) in [
+            (None, none, "http://a.example:81", "http://a.example:81"),
+            (Some("https://a.example"), none, "http://10.0.0.7:8080", "https://a.example"),
+            (Some("https://A.example:8443/"), &["a.example"], "http://10.0.0.7", "https://A.example:8443"),
+            (Some("https://a.example"), &["*.example"], "http://b.example", "https://a.example"),
+            (Some("http://[::1]:8080"), &["[::1]"], "http://b.example", "http://[::1]:8080"),
+            // Another app of the same gateway.
+            (Some("https://a.example"), &["b.example"], "http://b.example", "https://b.example"),
+            (Some("https://a.example"), &["b.example"], "", "https://a.example"),
+        ] {
+            let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+            assert_eq!(origin(public_url, &hosts, reached_at), expected, "{public_url:?} {hosts:?} {reached_at}");
+        }
     }
 }
