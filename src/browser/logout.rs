@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use http::header::{ACCEPT, COOKIE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use crate::identity::IssuerName;
@@ -19,6 +19,9 @@ use super::{Browser, Inner, Visit, hash_of, page};
 
 /// For tokens that are on their way while their session ends.
 const MARGIN: Duration = Duration::from_secs(60);
+
+/// What browsers shall forget of this origin (W3C Clear Site Data).
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// So many sessions are ended at once.
 const MOST_COOKIES: usize = 8;
@@ -74,10 +77,12 @@ impl Browser {
             }
         });
         let cookies = vec![visit.browser.clearing()];
-        match wants_json {
+        let response = match wants_json {
             true => page::with_cookies(page::uncached(Response::new(204)), cookies),
             false => page::redirect(elsewhere.as_deref().unwrap_or(&visit.browser.return_to), cookies),
-        }
+        };
+        // The back button shows no page of who has left.
+        response.with(CLEAR_SITE_DATA, HeaderValue::from_static("\"cache\""))
     }
 }
 

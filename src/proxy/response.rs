@@ -10,6 +10,7 @@ use super::upstream::via;
 use crate::browser;
 use crate::decision::Permit;
 use crate::decision::headers::Fields;
+use crate::identity::{Caller, Transport};
 use crate::pipeline::{cors, edge};
 use crate::policy::set::Edge;
 
@@ -52,6 +53,9 @@ pub(super) fn edit(response: &mut ResponseHeader, passing: &Passing) {
         fields.set(PRAGMA, HeaderValue::from_static("no-cache"));
     }
     passing.forward.edits.apply_to_response(&mut fields);
+    if passing.permit().is_some_and(is_by_cookie) && !fields.0.headers.contains_key(CACHE_CONTROL) {
+        fields.set(CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
     if !passing.forward.set_cookie.is_empty() {
         fields.set(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     }
@@ -66,6 +70,13 @@ pub(super) fn edit(response: &mut ResponseHeader, passing: &Passing) {
         let _ = fields.0.append_header(SET_COOKIE, cookie.clone());
     }
     let _ = response.append_header(VIA, HeaderValue::from_static(via(Version::HTTP_11)));
+}
+
+/// Whether a cookie said who asks. Caches on the way know by `Authorization` that an answer is for one alone (RFC 9111 §3.5);
+/// of a cookie they must be told.
+fn is_by_cookie(permit: &Permit) -> bool {
+    let Caller::Known(identity) = permit.caller() else { return false };
+    matches!(identity.transport, Transport::Cookie | Transport::Session)
 }
 
 /// What the clients of Supabase take for the end of a session, and what nobody may keep. Everything else stays as it is:
