@@ -53,7 +53,7 @@ servers=()
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || servers+=(postgresql)
 command -v redis-server >/dev/null || servers+=(redis-server)
 [ ${#servers[@]} = 0 ] || (apt_install "${servers[@]}") || say "no ${servers[*]}: the stores are tested without"
-tests/clients/chromium.sh >/dev/null || (apt_install chromium) || say "no Chromium: Swagger UI is skipped"
+tests/clients/chromium.sh >/dev/null || (apt_install chromium) || say "no Chromium: pages (Swagger UI, sign-in, guides) are skipped"
 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "python3 is $(python3 -V), 3.11 or newer is needed"
 
@@ -83,7 +83,7 @@ node_packages() {
         if [ ! -x "$bin/node" ]; then
             say "installing Node into $bin"
             if ! "$bin/python" -m pip install --disable-pip-version-check --no-input --quiet -r tests/clients/requirements-node.txt; then
-                say "no Node: the clients in Node, Swagger UI among them, are skipped"
+                say "no Node: the clients in Node, the OpenID provider and all pages are skipped"
                 rm -rf $env
                 return
             fi
