@@ -19,7 +19,7 @@ use crate::decision::{Denial, Permit, Reason, Routed};
 use crate::identity::{Caller, Identity};
 use crate::policy::set::{Destination, Edge, PolicySet, Route, SupabaseProject};
 use crate::request::forwarded::ClientAddr;
-use crate::request::head::RequestHead;
+use crate::request::head::{Lookup, RequestHead};
 use crate::request::target::{Target, query_values};
 use crate::response::{Problem, Response, SUPABASE_VERSION, SUPABASE_VERSIONED};
 use crate::telemetry::audit::{self, AuditEvent, Event};
@@ -27,6 +27,12 @@ use crate::telemetry::audit::{self, AuditEvent, Event};
 const API_KEY: HeaderName = HeaderName::from_static("apikey");
 const REALTIME_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const CLIENT: HeaderName = HeaderName::from_static("sb-forwarded-for");
+
+/// Who asks, where a key of the project would be a browser's.
+const AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
+
+/// A bearer that is nobody's, and no key: no edge puts another in its place.
+const NOBODY: &str = "Bearer anonymous";
 
 /// What the keys begin with that may do everything.
 const SECRET_KEY: &str = "sb_secret_";
@@ -128,13 +134,26 @@ pub(super) fn fields(permit: &Permit, head: &RequestHead<'_>, client: ClientAddr
     if is_auth(edge)
         && let Some(key) = project.and_then(|project| project.forward_client_ip.as_ref())
         // Without a bearer the secret key itself would say who asks.
-        && head.has_header(AUTHORIZATION.as_str())
+        && let Lookup::One(authorization) = head.header(AUTHORIZATION.as_str())
+        && !authorization.trim().is_empty()
         && !permit.target().segments().any(|segment| ADMINISTRATION.contains(&&*segment.decoded()))
     {
         set(CLIENT, &client.to_string(), false);
         set(API_KEY, key.expose(), true);
+        // A project refuses its secret key from what looks like a browser.
+        set(USER_AGENT, AGENT, false);
+        if is_api_key(authorization) {
+            set(AUTHORIZATION, NOBODY, false);
+        }
     }
     fields
+}
+
+/// Whether a bearer is a key of the newer kind, which says who asks no more than none does: in its place an edge puts the
+/// rights of the `apikey`.
+fn is_api_key(authorization: &str) -> bool {
+    let token = authorization.trim().split_once(' ').map_or(authorization, |(_, token)| token);
+    token.trim_start().starts_with("sb_")
 }
 
 /// Whether a client may not send this field to a part of Supabase: `X-JWT-AUD` chooses the audience of a token, and

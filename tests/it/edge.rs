@@ -256,7 +256,7 @@ async fn a_successful_logout_ends_the_access_token_here_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_of_supabase_are_told_the_truth_about_the_client() {
     let spoofed = format!(
-        "apikey: {PUBLISHABLE_KEY}\r\nAuthorization: Bearer {PUBLISHABLE_KEY}\r\nX-JWT-AUD: admin\r\nx_jwt_aud: admin\r\nSb-Forwarded-For: 198.51.100.1\r\nsb_forwarded_for: 198.51.100.1\r\nX-Forwarded-For: 198.51.100.1\r\n"
+        "apikey: {PUBLISHABLE_KEY}\r\nAuthorization: Bearer {PUBLISHABLE_KEY}\r\nUser-Agent: Mozilla/5.0 (X11)\r\nX-JWT-AUD: admin\r\nx_jwt_aud: admin\r\nSb-Forwarded-For: 198.51.100.1\r\nsb_forwarded_for: 198.51.100.1\r\nX-Forwarded-For: 198.51.100.1\r\n"
     );
     let plain = gateway("", "").await;
     let told = gateway("    forward_client_ip: { secret_key: env:SECRET_KEY }", "").await;
@@ -269,12 +269,23 @@ async fn parts_of_supabase_are_told_the_truth_about_the_client() {
             assert!(!seen.head.contains("198.51.100.1") && !seen.head.contains("admin"), "{}", seen.head);
             assert_eq!(seen.value("sb-forwarded-for"), tells.then_some("127.0.0.1"), "{target}");
             assert_eq!(seen.value("apikey"), Some(if tells { SECRET_KEY } else { PUBLISHABLE_KEY }), "{target}");
+            // The secret key is refused from browsers, and its rights are not what a publishable key stands for.
+            assert_eq!(
+                seen.value("user-agent").is_some_and(|agent| agent.starts_with("portcullis/")),
+                tells,
+                "{target}"
+            );
+            let bearer = if tells { "Bearer anonymous".to_owned() } else { format!("Bearer {PUBLISHABLE_KEY}") };
+            assert_eq!(seen.value("authorization"), Some(&*bearer), "{target}");
             assert_eq!(seen.value("host"), Some(gateway.upstream.address.to_string().as_str()), "{target}");
             assert_eq!(seen.value("x-forwarded-host"), Some("api.test"), "{target}");
         }
     }
     // Without a bearer the secret key would be the credential: it is not lent.
     assert_eq!(told.raw(post("/auth/v1/signup", &format!("apikey: {PUBLISHABLE_KEY}\r\n"))).await.unwrap().status, 200);
+    assert_eq!(one(&told).value("apikey"), Some(PUBLISHABLE_KEY));
+    let empty = format!("apikey: {PUBLISHABLE_KEY}\r\nAuthorization: \r\n");
+    assert_eq!(told.raw(post("/auth/v1/signup", &empty)).await.unwrap().status, 200);
     assert_eq!(one(&told).value("apikey"), Some(PUBLISHABLE_KEY));
     // Nor where it may do everything, whatever the policy lets pass.
     let open = gateway(

@@ -73,13 +73,11 @@ class Edge:
         return group, None
 
     def translated(self, headers: dict) -> str:
-        """The `Authorization` that goes on: kept, unless it is a new-style key or missing."""
+        """The `Authorization` that goes on: kept, unless it is a new-style key or missing; then what the `apikey` stands for."""
         bearer = headers.get("authorization", "")
         key = headers.get("apikey", "")
         if bearer and not bearer.startswith("Bearer sb_"):
             return bearer
-        if bearer and bearer.removeprefix("Bearer ") != key:
-            return bearer  # refused further on: no JWT
         if key in (self.publishable_key, self.secret_key):
             return "Bearer " + (self.anon_key if key == self.publishable_key else self.service_role_key)
         return f"Bearer {key}" if key else ""

@@ -106,8 +106,7 @@ class Gateway(e2e.Gateway):
             policy = re.sub(r"app: supabase\n(?:\w.+\n)+", lambda _: "---\nversion: 1\n".join(apps), policy)
         policy = policy.replace("UPSTREAM", self.fake.info["url"])
         policy = policy.replace("ISSUER", self.fake.info["issuer"]).replace("APP", self.app)
-        if self.mode == "legacy":
-            policy = policy.replace("# legacy: ", "")
+        policy = policy.replace(f"# {self.mode}: ", "")
         (self.policies / "supabase.yaml").write_text(policy)
         super().start()
 

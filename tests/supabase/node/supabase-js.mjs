@@ -552,6 +552,32 @@ scenario('the client address that arrives', async () => {
   if (gateway) assert.deepEqual(header(last, 'sb-forwarded-for').filter((v) => v.includes('198.51')), [])
 })
 
+scenario('the client address that a hosted project believes', async () => {
+  if (settings.legacy || settings.bare) return
+  await set({ security_sb_forwarded_for_enabled: true, rate_limit_burst: 3 })
+  const { session } = await signedUp()
+  await raw('GET', '/auth/v1/user', { headers: { ...bearer(session.access_token), 'sb-forwarded-for': '198.51.100.7' } })
+  const [last] = await seen({ path: '/user', last: 1 })
+  assert.deepEqual(header(last, 'sb-forwarded-for'), ['127.0.0.1'])
+  assert.deepEqual(header(last, 'apikey'), [settings.secret_key])
+  assert.deepEqual(header(last, 'authorization'), [`Bearer ${session.access_token}`])
+  const answers = []
+  for (let n = 0; n < 5; n++) answers.push((await raw('POST', '/auth/v1/recover', { headers: { 'user-agent': 'Mozilla/5.0 (X11)' }, body: { email: email() } })).status)
+  assert.deepEqual(answers, [200, 200, 200, 200, 200], 'who sends no bearer gets no key lent')
+  answers.length = 0
+  for (let n = 0; n < 5; n++) answers.push((await raw('POST', '/auth/v1/recover', { headers: { ...bearer(key), 'user-agent': 'Mozilla/5.0 (X11)' }, body: { email: email() } })).status)
+  assert.deepEqual(answers.slice(-2), [429, 429], 'a browser is told apart, too')
+  await set({ security_captcha_enabled: true, security_sb_forwarded_for_enabled: false })
+  for (const headers of [bearer(key), {}, { authorization: '' }, bearer('sb_secret_0'), { authorization: 'bearer ' + key }]) {
+    const answer = await raw('POST', '/auth/v1/signup', { headers, body: { email: email(), password } })
+    assert.equal((await status(answer, 400)).error_code, 'captcha_failed', `the rights of the lent key, with ${JSON.stringify(headers).slice(0, 40)}`)
+  }
+  await set({ security_captcha_enabled: false })
+  await raw('GET', '/rest/v1/notes', { headers: bearer(session.access_token) })
+  assert.deepEqual(header((await seen({ service: 'rest', last: 1 }))[0], 'apikey'), [key], 'nowhere else')
+  await status(raw('POST', '/auth/v1/token?grant_type=password', { headers: bearer(key), body: { email: email(), password } }), 400)
+}, { only: 'gateway' })
+
 scenario('answers with tokens are not stored', async () => {
   const answer = await raw('POST', '/auth/v1/signup', { body: { email: email(), password } })
   await status(answer, 200)
