@@ -5,7 +5,7 @@
 //! with providers is in `provider`; whether a token is good says `token`; what a request may do, the policy.
 //!
 //! [`refresh`](Browser::find) finds a session and has its tokens replaced ahead of their end; [`sign_in`](Browser::page)
-//! has the pages and the way through a provider and back ([`flow`]), `logout` the end. [`return_to`] says where a login
+//! has the pages and the way through a provider and back (`flow`), `logout` the end. [`return_to`] says where a login
 //! may lead. Passwords are looked at by `login`, which has the throttle; what it got is handed to
 //! [`Browser::signed_in`].
 
