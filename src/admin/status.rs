@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::clock::Timestamp;
 use crate::diagnostic::json;
 use crate::issuer::RemoteStatus;
-use crate::pipeline::Services;
+use crate::pipeline::{Outage, Services};
 use crate::policy::set::{Issuer, PolicySet};
 use crate::reload::publish::ReloadStatus;
 use crate::token::key::Kid;
@@ -52,6 +52,7 @@ pub(super) fn describe(admin: &Admin) -> Value {
         "revocations": { "entries": services.revoked.len(), "current": services.revoked.is_current() },
         "keys": keys(&running, &services),
         "issuers": issuers(&services, &running).iter().map(|issuer| remote(issuer, now)).collect::<Value>(),
+        "outages": services.inquiries.outages().iter().map(outage).collect::<Value>(),
         "listeners": listeners,
         "admin": { "address": admin.address.to_string() },
         "settings_not_acted_on": admin.not_acted_on,
@@ -88,6 +89,15 @@ fn remote(status: &RemoteStatus, now: Timestamp) -> Value {
         "age_seconds": status.fetched.map(|fetched| now.since(fetched).as_secs()),
         "next_fetch": status.next.map(time),
         "error": status.error,
+    })
+}
+
+fn outage(outage: &Outage) -> Value {
+    json!({
+        "issuer": outage.issuer.as_str(),
+        "about": outage.about,
+        "since": time(outage.since),
+        "error": outage.error,
     })
 }
 

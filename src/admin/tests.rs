@@ -84,6 +84,7 @@ fn services(has_store: bool) -> Services {
         inquiries: crate::pipeline::Inquiries::new(
             crate::provider::Oidc::new(None),
             crate::provider::Supabase::new(None),
+            None,
         ),
         limits: None,
         public_url: None,

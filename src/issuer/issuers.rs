@@ -116,6 +116,11 @@ impl Issuers {
         self
     }
 
+    /// Where fetches are counted.
+    pub fn metrics(&self) -> Option<Arc<Metrics>> {
+        self.remote.metrics.clone()
+    }
+
     /// Keeps managed keys in this store from now on.
     pub fn keep_in(&self, keys: Arc<dyn SigningKeys>) {
         *self.keys.write() = Some(keys);

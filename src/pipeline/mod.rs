@@ -56,7 +56,7 @@ use crate::token::verify::Verifier;
 
 pub use self::ask::{Checked, Found, Introspected, KeyFound, Need, Refreshed};
 pub use self::id::DecisionId;
-pub use self::inquiries::Inquiries;
+pub use self::inquiries::{Inquiries, Outage};
 use self::limit::{Limited, Limits, SharedTake, Shelf};
 pub use self::record::Answered;
 

@@ -161,7 +161,7 @@ impl Open {
             has_store: self.is_kept,
             revoked: Arc::clone(&self.revoked),
             login: Arc::new(login),
-            inquiries: Inquiries::new(oidc, supabase),
+            inquiries: Inquiries::new(oidc, supabase, outside.issuers.metrics()),
             limits: self.stores.limits.clone(),
             public_url: outside.public_url.clone(),
             audit: Arc::clone(&outside.audit),

@@ -116,6 +116,13 @@ struct FetchLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AskedLabels {
+    issuer: Arc<str>,
+    about: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
     event: &'static str,
     outcome: &'static str,
@@ -152,6 +159,7 @@ pub struct Metrics {
     logins: Family<LoginLabels, Counter>,
     audit_events: Family<EventLabels, Counter>,
     issuer_fetches: Family<FetchLabels, Counter>,
+    issuer_asked: Family<AskedLabels, Counter>,
     issuer_unknown_keys: Family<IssuerLabels, Counter>,
     issuer_keys: Family<IssuerLabels, Gauge>,
     issuer_keys_age: Family<IssuerLabels, Gauge>,
@@ -196,6 +204,7 @@ impl Metrics {
             logins: Family::default(),
             audit_events: Family::default(),
             issuer_fetches: Family::default(),
+            issuer_asked: Family::default(),
             issuer_unknown_keys: Family::default(),
             issuer_keys: Family::default(),
             issuer_keys_age: Family::default(),
@@ -241,6 +250,11 @@ impl Metrics {
             "issuer_fetches",
             "Fetches of an issuer's keys: `ok`, `unreachable`, or `unusable` where what came are no keys",
             metrics.issuer_fetches.clone(),
+        );
+        registry.register(
+            "issuer_asked",
+            "Questions about tokens (`introspection`, `session_check`) that issuers answered, or not (`unavailable`)",
+            metrics.issuer_asked.clone(),
         );
         registry.register(
             "issuer_unknown_keys",
@@ -336,6 +350,12 @@ impl Metrics {
     /// Counts a fetch of an issuer's keys.
     pub fn issuer_fetched(&self, issuer: &str, result: &'static str) {
         self.issuer_fetches.get_or_create(&FetchLabels { issuer: issuer.into(), result }).inc();
+    }
+
+    /// Counts a question about a token that an issuer was asked, and whether it answered.
+    pub fn issuer_asked(&self, issuer: &str, about: &'static str, answered: bool) {
+        let result = if answered { "ok" } else { "unavailable" };
+        self.issuer_asked.get_or_create(&AskedLabels { issuer: issuer.into(), about, result }).inc();
     }
 
     /// Counts a token whose key its issuer does not have.
