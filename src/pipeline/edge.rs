@@ -18,6 +18,7 @@ use super::{About, Pipeline, RETRY, Verdict};
 use crate::decision::{Denial, Permit, Reason, Routed};
 use crate::identity::{Caller, Identity};
 use crate::policy::set::{Destination, Edge, PolicySet, Route, SupabaseProject};
+use crate::provider::supabase::NOBODY;
 use crate::request::forwarded::ClientAddr;
 use crate::request::head::{Lookup, RequestHead};
 use crate::request::target::{Target, query_values};
@@ -30,9 +31,6 @@ const CLIENT: HeaderName = HeaderName::from_static("sb-forwarded-for");
 
 /// Who asks, where a key of the project would be a browser's.
 const AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
-
-/// A bearer that is nobody's, and no key: no edge puts another in its place.
-const NOBODY: &str = "Bearer anonymous";
 
 /// What the keys begin with that may do everything.
 const SECRET_KEY: &str = "sb_secret_";

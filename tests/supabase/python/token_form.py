@@ -29,7 +29,7 @@ def post(**form) -> httpx.Response:
 
 
 def refused(answer: httpx.Response, status: int, error: str):
-    equal((answer.status_code, answer.json()["error"]), (status, error), answer.text)
+    equal((answer.status_code, answer.json().get("error")), (status, error), f"{answer.text[:600]} {answer.headers}")
     assert answer.json()["error_description"] and answer.json()["detail"], answer.text
     assert "www-authenticate" not in answer.headers
     equal(answer.headers["cache-control"], "no-store")
