@@ -245,7 +245,7 @@ impl Supabase {
         let bearer = bearer.map(|token| zeroize::Zeroizing::new(format!("Bearer {token}")));
         // Without one, an edge puts the rights of the key in its place; with those of the secret key no captcha is asked for.
         let lent = address.is_some() && project.forward_client_ip.is_some();
-        let bearer = bearer.as_ref().map(|bearer| bearer.as_str()).or(lent.then_some(NOBODY));
+        let bearer = bearer.as_ref().map(|bearer| bearer.as_str()).or_else(|| lent.then_some(NOBODY));
         headers.extend(bearer.map(|bearer| (AUTHORIZATION, bearer)));
         let body = body.map(|body| (JSON, body.to_string()));
         let request = request(method, &url(project, path), &headers, body)?;
