@@ -154,11 +154,12 @@ fn strip_bearer(value: &str) -> Option<&str> {
     (ends && scheme.eq_ignore_ascii_case("Bearer")).then_some(rest)
 }
 
-/// Another scheme's credential counts as none; what has no scheme at all is malformed.
+/// Another scheme's credential counts as none; what has no scheme at all is malformed. So is a token without a scheme, which
+/// some servers take for a bearer (Supabase's Storage): no scheme has a dot in its name.
 fn other_scheme(value: &str) -> Result<Option<&str>, CredentialError> {
     let scheme = value.split(' ').next().unwrap_or_default();
     let is_token =
-        !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~+".contains(&byte));
+        !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_~+".contains(&byte));
     if is_token { Ok(None) } else { Err(CredentialError::Malformed) }
 }
 
@@ -223,6 +224,9 @@ mod tests {
             ("Basic eDp5, Bearer x", Err(E::Several)),
             ("Basic eDp5", Ok(None)),
             ("DPoP x", Ok(None)),
+            ("Negotiate", Ok(None)),
+            ("a.b.c", Err(E::Malformed)),
+            ("a.b.c x", Err(E::Malformed)),
             ("BearerToken x", Ok(None)),
             ("Bear x", Ok(None)),
         ] {

@@ -72,12 +72,17 @@ fn project<'p>(policy: &'p PolicySet, route: &Route) -> Option<&'p SupabaseProje
 // === What a request must have ===
 
 /// A socket of Realtime needs the project's key: users show their tokens inside it, where nobody looks before Realtime.
+/// Elsewhere no token of a user passes for a key: beside the same bearer it would make of that no credential (A1.4 a),
+/// which goes on unverified to a part that believes it; and Realtime believes it alone.
 pub(super) fn check_key(routed: &Routed, head: &RequestHead<'_>) -> Result<(), Denial> {
     let route = routed.route();
-    if route.edge != Some(Edge::Realtime) || !route.websocket {
-        return Ok(());
-    }
     let refuse = |cause: &'static str| Denial::new(Reason::InvalidToken, "Invalid API key").because(cause);
+    if route.edge != Some(Edge::Realtime) || !route.websocket {
+        let of_user = |key: Option<Cow<'_, str>>| key.is_some_and(|key| may_be_of_user(&key));
+        let is_wrong =
+            route.edge.is_some() && routed.needs_credential() && keys(routed.target(), head.headers).any(of_user);
+        return if is_wrong { Err(refuse("api_key_of_user")) } else { Ok(()) };
+    }
     let project = project(routed.policy(), route).and_then(|project| project.key.as_ref());
     let Some(key) = project else { return Err(refuse("api_key_not_in_policy")) };
     let mut missing = true;
@@ -284,9 +289,19 @@ fn is_service_role(role: Option<&Value>) -> bool {
 
 /// The role that a token names, unverified.
 fn role(token: &str) -> Option<Value> {
+    Some(claims(token)?.get_mut("role")?.take())
+}
+
+/// Whether a key is a token, and not one of the two old keys, which name nobody. One that cannot be read may be: users
+/// choose a part of what their tokens say, as nested as they like.
+fn may_be_of_user(key: &str) -> bool {
+    key.contains('.') && claims(key).is_none_or(|claims| claims.get("sub").is_some())
+}
+
+/// What a token claims, unverified.
+fn claims(token: &str) -> Option<Value> {
     let payload = token.split('.').nth(1)?;
-    let mut claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
-    Some(claims.get_mut("role")?.take())
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
 }
 
 /// How a key is told from others without being shown: what its kind begins with, six characters of it at most, and the

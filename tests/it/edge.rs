@@ -253,6 +253,50 @@ async fn a_successful_logout_ends_the_access_token_here_at_once() {
     }
 }
 
+/// What is refused as a bearer must not reach a part that believes it from another place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_a_user_is_no_key_and_comes_as_a_bearer_or_not_at_all() {
+    let gateway = gateway("", "").await;
+    let user = ssr::token(USER).with("session_id", "ended").with("iat", NOW - 10);
+    let (line, token) = (user.line(), user.sign());
+    let logout = post("/auth/v1/logout?scope=local", &format!("{line}X-Test-Status: 204\r\n"));
+    assert_eq!(gateway.raw(logout).await.unwrap().status, 204);
+    gateway.upstream.take();
+    let wrong = "api_key_of_user";
+    let mut deep = serde_json::json!({});
+    (0..200).for_each(|_| deep = serde_json::json!([std::mem::take(&mut deep)]));
+    let deep = user.clone().with("user_metadata", deep).sign();
+    for (target, lines, status, cause) in [
+        ("/rest/v1/x".to_owned(), line.clone(), 401, "token_revoked"),
+        ("/rest/v1/x".to_owned(), format!("apikey: {token}\r\n{line}"), 401, wrong),
+        ("/rest/v1/x".to_owned(), format!("apikey: {PUBLISHABLE_KEY}\r\napikey: {token}\r\n{line}"), 401, wrong),
+        ("/rest/v1/x".to_owned(), format!("apikey: {deep}\r\nAuthorization: Bearer {deep}\r\n"), 401, wrong),
+        ("/realtime/v1/api/broadcast".to_owned(), format!("apikey: {token}\r\n"), 401, wrong),
+        (format!("/realtime/v1/api/broadcast?apikey={token}"), String::new(), 401, wrong),
+        ("/storage/v1/object/a/b.png".to_owned(), format!("Authorization: {token}\r\n"), 400, "credential_malformed"),
+    ] {
+        let answer = gateway.raw(post(&target, &lines)).await.unwrap();
+        assert_eq!(answer.status, status, "{target} {lines}");
+        assert!(gateway.upstream.take().is_empty(), "{target} {cause}");
+    }
+}
+
+/// Else anybody could sign out anybody: an edge answers `OPTIONS` without a look at the bearer.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_logout_whose_bearer_was_looked_at_ends_anything() {
+    let gateway = gateway("", "").await;
+    let victim = ssr::token(USER).with("session_id", "victim").with("iat", NOW - 10);
+    let mine = victim.clone().line();
+    let forged = format!("Authorization: Bearer {}\r\n", victim.signed_with("another secret of at least 32 bytes.."));
+    for (method, line) in [("OPTIONS", &forged), ("OPTIONS", &mine), ("GET", &mine), ("POST", &forged)] {
+        let request = format!(
+            "{method} /auth/v1/logout HTTP/1.1\r\nHost: api.test\r\n{line}X-Test-Status: 204\r\nContent-Length: 0\r\n\r\n"
+        );
+        assert_eq!(gateway.raw(&request).await.unwrap().status, 204, "{method}");
+        assert_eq!(gateway.get("/rest/v1/x", &mine).await.status, 200, "{method} {line}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_of_supabase_are_told_the_truth_about_the_client() {
     let spoofed = format!(
