@@ -112,7 +112,10 @@ fn remove_own_cookies(response: &mut ResponseHeader, passing: &Passing) {
     }
     let Some(permit) = passing.permit() else { return };
     let is_ours = |value: &HeaderValue| {
-        let name = value.as_bytes().split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default();
+        // Browsers give back a cookie without a name as its value alone: `=name=value` comes back as `name=value`.
+        let start = value.as_bytes().iter().position(|byte| !byte.is_ascii_whitespace() && *byte != b'=');
+        let pair = value.as_bytes().get(start.unwrap_or_default()..).unwrap_or_default();
+        let name = pair.split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default();
         browser::is_own_cookie(permit.policy(), name.trim_ascii())
     };
     if !response.headers.get_all(SET_COOKIE).iter().any(is_ours) {
