@@ -45,7 +45,11 @@ impl Browser {
         let ended = tokio::spawn(async move {
             let mut ended = Vec::new();
             for hash in hashes {
-                let Some((row, kept)) = inner.read(&login, &hash).await? else { continue };
+                let Some((row, kept)) = inner.read(&login, &hash).await? else {
+                    // Also what cannot be opened now: its key may come back.
+                    inner.parts.stores.browser.end(&hash).await?;
+                    continue;
+                };
                 inner.log_out(&policy, &row, &kept).await?;
                 ended.push((row, kept));
             }

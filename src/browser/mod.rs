@@ -56,6 +56,8 @@ pub enum SessionFound {
 pub struct LiveSession {
     /// The issuer of its tokens.
     pub issuer: IssuerName,
+    /// Who signed in; tokens that speak of another are of nobody.
+    pub user: Box<str>,
     /// The token that speaks for the user; verified for each request like any other.
     pub token: Secret<String>,
     /// Where that is the ID token, since the provider's access tokens say nothing: the client it must be for.

@@ -46,7 +46,7 @@ const WAIT: Duration = Duration::from_secs(12);
 const STILL_GOOD: Duration = Duration::from_secs(10);
 /// How long new tokens are held that cannot be stored.
 const HOLD: Duration = Duration::from_secs(120);
-/// How precisely it is known when a session was used last.
+/// How precisely it is known when a session was used last; more so where it may not rest long.
 const TOUCH: Duration = Duration::from_secs(60);
 
 /// What came of replacing tokens.
@@ -90,14 +90,15 @@ impl Browser {
             Err(_) => return SessionFound::Unavailable,
         };
         let now = inner.parts.clock.now();
-        if now.since(row.used) >= TOUCH {
+        if now.since(row.used) >= TOUCH.min(login.idle / 4) {
             let inner = Arc::clone(inner);
             tokio::spawn(async move { inner.parts.stores.browser.touch(&hash, now).await });
         }
-        let issuer = IssuerName::new(row.issuer.as_str());
+        let (issuer, user) = (IssuerName::new(row.issuer.as_str()), Box::<str>::from(row.user.as_str()));
         let live = |kept: &Kept| {
             SessionFound::Live(LiveSession {
                 issuer: issuer.clone(),
+                user: user.clone(),
                 token: kept.speaks().clone(),
                 client_id: kept.client.clone(),
                 access: kept.access.clone(),
@@ -140,6 +141,10 @@ impl Inner {
         let now = self.parts.clock.now();
         if now >= row.expires || now.since(row.used) >= login.idle {
             self.end(&row, Reason::SessionOver).await;
+            return Ok(None);
+        }
+        // Begun by another app of the host, or before the policy said so; there it may go on.
+        if now.since(row.started) >= login.expires {
             return Ok(None);
         }
         match self.sealer.open(&login.keys, &row.hash.0, &row.sealed).await {
@@ -397,7 +402,10 @@ impl Inner {
 /// proxy in between ends nobody's session.
 fn says_no(error: &ProviderError) -> bool {
     match error {
-        ProviderError::Refused { status: 400, .. } => true,
+        // The words of a status (`Bad Request`) are no code: a proxy or a server in between did not like the request.
+        ProviderError::Refused { status: 400, code, .. } => {
+            !code.bytes().any(|byte| byte == b' ' || byte.is_ascii_uppercase())
+        }
         ProviderError::Refused { code, .. } => {
             matches!(&**code, "invalid_grant" | "session_not_found" | "user_banned" | "user_not_found")
         }
@@ -419,6 +427,8 @@ mod tests {
             (refused(400, "invalid_grant"), true),
             (refused(403, "session_not_found"), true),
             (refused(401, "invalid_grant"), true),
+            (refused(400, "Bad Request"), false),
+            (refused(400, "BadRequest"), false),
             (refused(401, "no_authorization"), false),
             (refused(403, "forbidden"), false),
             (refused(404, ""), false),

@@ -18,7 +18,7 @@ use crate::identity::IssuerName;
 use crate::identity::claims::Claims;
 use crate::issuer::KeyOutcome;
 use crate::policy::set::{self, Admission, BrowserLogin, Issuer, OidcClient, PolicySet, SupabaseProject};
-use crate::provider::supabase::{Session, SignedUp};
+use crate::provider::supabase::{Liveness, Session, SignedUp};
 use crate::provider::{Authorization, Discovery, Oidc, Pkce, ProviderError, Supabase, Tokens};
 use crate::request::cookie;
 use crate::response::Response;
@@ -427,15 +427,25 @@ impl Browser {
         let cookie = cookie::find(visit.headers, &visit.browser.cookie).ok().flatten();
         let Some(cookie) = cookie.filter(|cookie| !cookie.is_empty()) else { return false };
         let SessionFound::Live(live) = self.find(visit.policy, visit.browser, cookie).await else { return false };
+        if !visit.login.signs_in_at(&live.issuer) {
+            return false;
+        }
         let token = live.token.expose();
         let verified = match &live.client_id {
             Some(client) => visit.verifier.verify_id_token(&live.issuer, client, token, visit.now),
             None => visit.verifier.verify(token, visit.now),
         };
-        verified.is_ok_and(|verified| {
-            let admitted = visit.policy.issuer(verified.issuer()).map(|issuer| issuer.admit(verified.claims()));
-            admitted == Some(Admission::Accepted) && !is_revoked(&self.inner.parts.revoked, &verified)
-        })
+        let Ok(verified) = verified else { return false };
+        let Some(issuer) = visit.policy.issuer(&live.issuer).filter(|issuer| issuer.name == *verified.issuer()) else {
+            return false;
+        };
+        let is_taken = subject(verified.claims()) == &*live.user
+            && issuer.admit(verified.claims()) == Admission::Accepted
+            && !is_revoked(&self.inner.parts.revoked, &verified);
+        match issuer.supabase.as_deref().filter(|project| is_taken && project.session_check.is_some()) {
+            Some(project) => !matches!(self.inner.parts.supabase.user(project, token).await, Ok(Liveness::Ended(_))),
+            None => is_taken,
+        }
     }
 }
 
@@ -598,6 +608,9 @@ impl Inner {
 
     /// Begins the session of a login: the cookie that leads to it. The one that the browser had before ends.
     async fn establish(&self, visit: &Visit<'_>, proven: Proven) -> Result<HeaderValue, Failed> {
+        if self.parts.audit.is_blocked() {
+            return Err(Failed::Store); // what must be written down cannot be
+        }
         let random = &*self.parts.random;
         let value = random_text::<32>(random);
         let hash = hash_of(&value).ok_or(Failed::Store)?;

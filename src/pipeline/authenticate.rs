@@ -268,10 +268,17 @@ fn by_session<'a>(
         None => with.verifier.verify(token, now),
     };
     let verified = match verified {
-        Ok(verified) if *verified.issuer() == session.issuer => verified,
-        Ok(_) => return Err(refuse("issuer_unknown").into()),
+        Ok(verified) => verified,
         Err(error) => verify_later(with, routed.policy(), token, error)?,
     };
+    if *verified.issuer() != session.issuer {
+        return Err(refuse("issuer_unknown").into());
+    }
+    // Whoever mixed up users since then, the provider or the store: it was not this one who signed in.
+    let subject = verified.claims().get("sub").and_then(serde_json::Value::as_str);
+    if subject != Some(&*session.user) {
+        return Err(refuse("session_of_another").into());
+    }
     let Some(issuer) = routed.policy().issuer(verified.issuer()) else { return Err(refuse("issuer_unknown").into()) };
     match issuer.admit(verified.claims()) {
         Admission::Accepted => {}

@@ -56,6 +56,8 @@ pub struct World {
     pub clock: Arc<ManualClock>,
     pub provider: Provider,
     pub upstream: Upstream,
+    /// Where gateways write down who signs in.
+    pub audit: Arc<Audit>,
     policy: String,
     store: StoreUrl,
     folder: TempDir,
@@ -80,7 +82,7 @@ impl World {
         let file = format!("sqlite:{}", folder.path().join("store.db").display());
         let store = StoreUrl::parse(database.unwrap_or(&file), "/".as_ref(), "DATABASE_URL").unwrap();
         let policy = policy.replace("UPSTREAM", &upstream.address.to_string()).replace("PROVIDER", &provider.url());
-        Self { clock, provider, upstream, policy, store, folder }
+        Self { clock, provider, upstream, audit: Arc::new(Audit::none()), policy, store, folder }
     }
 
     pub async fn gateway(&self) -> Gateway {
@@ -91,7 +93,7 @@ impl World {
             store: self.store.clone(),
             redis: None,
             public_url: None,
-            audit: Arc::new(Audit::none()),
+            audit: Arc::clone(&self.audit),
             issuers: Arc::new(issuers),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
@@ -123,6 +125,13 @@ impl World {
     /// Sends to the present upstream what was to go to another.
     pub fn reach(&mut self, old: SocketAddr) {
         self.policy = self.policy.replace(&old.to_string(), &self.upstream.address.to_string());
+    }
+
+    /// Changes the policy of gateways that are started from now on.
+    pub fn change(&mut self, old: &str, new: &str) {
+        assert!(self.policy.contains(old), "{}", self.policy);
+        let new = new.replace("PROVIDER", &self.provider.url());
+        self.policy = self.policy.replace(old, &new);
     }
 
     pub fn advance(&self, seconds: i64) {

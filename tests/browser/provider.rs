@@ -213,6 +213,16 @@ impl Shared {
                 state.logged_out.push(bearer.trim_start_matches("Bearer ").to_owned());
                 return Some(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec());
             }
+            ("/auth/v1/user", _) => {
+                let bearer = request.value("authorization").unwrap_or_default();
+                let claims = URL_SAFE_NO_PAD.decode(bearer.split('.').nth(1).unwrap_or_default()).unwrap_or_default();
+                let claims: Value = serde_json::from_slice(&claims).unwrap_or_default();
+                let state = self.state.lock().unwrap();
+                match state.sessions.keys().any(|session| claims["session_id"] == uuid(session)) {
+                    true => (200, json!({ "id": claims["sub"] })),
+                    false => (403, json!({ "code": 403, "error_code": "session_not_found", "msg": "no session" })),
+                }
+            }
             ("/auth/v1/signup", _) if self.state.lock().unwrap().confirms => (200, json!({ "id": "a-user" })),
             ("/auth/v1/signup", _) if text("password").is_some_and(|password| password.len() < 6) => {
                 (422, json!({ "error_code": "weak_password", "msg": "too weak" }))

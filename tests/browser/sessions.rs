@@ -1,7 +1,15 @@
 //! The session itself, its cookie, and the pages around it (I03–I09, K04).
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use portcullis::clock::Timestamp;
+use portcullis::config::{DecisionSink, Log};
+use portcullis::server::SystemRandom;
+use portcullis::telemetry::audit::{Audit, AuditEvent, Event, Outcome};
+use portcullis::telemetry::decision_log::DecisionLog;
+use portcullis::telemetry::metrics::Metrics;
 
 use crate::client::once;
 use crate::gateway::{Browser, SUPABASE, World};
@@ -384,7 +392,8 @@ async fn apps_neither_see_nor_set_our_cookies() {
     let mut world = World::new(&policy).await;
     let answering = crate::upstream::Upstream::answering(|_| {
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: __Host-shop=evil; Path=/; Secure\r\nSet-Cookie: __host-SHOP=x\r\n\
-          Set-Cookie: __Host-session=evil\r\nSet-Cookie: __Host-login-abc=evil\r\nSet-Cookie: theirs=1\r\n\r\nok"
+          Set-Cookie: __Host-session=evil\r\nSet-Cookie: __Host-login-abc=evil\r\n\
+          Set-Cookie: =__Host-shop=evil; Path=/; Secure\r\nSet-Cookie: = __Host-session=evil\r\nSet-Cookie: theirs=1\r\n\r\nok"
             .to_vec()
     })
     .await;
@@ -431,6 +440,99 @@ async fn sealing_keys_may_be_listed() {
     bytes[last] ^= 1;
     assert!(stores.browser.replace(&row.hash, row.version, &bytes, row.refresh_from).await.unwrap());
     assert_eq!(browser.get("/page/a").await.status, 401);
+    // A logout ends also what cannot be opened: its key may come back.
+    assert_eq!(browser.post("/logout", &[]).await.status, 303);
+    assert_eq!(stores.browser.get(&row.hash).await.unwrap(), None);
+}
+
+/// A session that is used does not end, however short its rest may be.
+#[tokio::test]
+async fn short_rests_are_counted_from_the_last_use() {
+    let world = World::new(&SUPABASE.replace("return_to:", "session: { idle: 1m }, return_to:")).await;
+    let gateway = world.gateway().await;
+    let browser = Browser::new(&gateway);
+    browser.sign_in("ada@a.example").await;
+    for _ in 0..4 {
+        world.advance(40);
+        assert_eq!(browser.get("/page/a").await.status, 200);
+        // What was touched is written beside the request.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    world.advance(60);
+    assert_eq!(browser.get("/page/a").await.status, 401);
+}
+
+/// Where records are required and cannot be written, nobody signs in, whichever way.
+#[tokio::test]
+async fn no_login_goes_unrecorded_where_records_are_required() {
+    let full = DecisionSink::File { path: "/dev/full".into(), size: 1 << 20, keep: 1 };
+    let settings = Log { audit_required: true, decisions: full, ..Log::default() };
+    let log = Arc::new(DecisionLog::start(&settings, &SystemRandom).unwrap());
+    let mut world = World::new(SUPABASE).await;
+    world.audit = Arc::new(Audit::new(log, Arc::new(Metrics::new())));
+    world.audit.record(&AuditEvent::new(Timestamp::from_seconds(0), Event::Logout, Outcome::Success));
+    while !world.audit.is_blocked() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let gateway = world.gateway().await;
+    let browser = Browser::new(&gateway);
+    assert_eq!(browser.through(&world.provider, "/login/github").await.status, 503);
+    assert!(browser.cookie("__Host-session").is_none());
+}
+
+/// Whoever the app does not take for signed in gets the page, and is not sent back to the app for ever.
+#[tokio::test]
+async fn the_page_sends_back_to_the_app_only_whom_the_app_takes() {
+    let mut world = World::new(SUPABASE).await;
+    world.change("KEY,", "KEY, session_check: { paths: [/page/**], cache: 10s },");
+    let gateway = world.gateway().await;
+    let browser = Browser::new(&gateway);
+    browser.sign_in("ada@a.example").await;
+    assert_eq!((browser.get("/page/a").await.status, browser.get("/login").await.status), (200, 303));
+    // Another app of the host, which has the same cookie and other users.
+    world.change("via: supabase, providers: [github], limit: none, lockout: none,", "via: oidc, issuer: idp,");
+    let idp = "identity:\n  idp: { preset: oidc, issuer: PROVIDER/oidc, audience: api, client_id: gateway, client_secret: env:KEY }\n";
+    world.change("identity:\n", idp);
+    let beside = world.gateway().await;
+    let other = Browser::new(&beside);
+    other.cookies.lock().unwrap().clone_from(&browser.cookies.lock().unwrap());
+    assert_eq!((other.get("/page/a").await.status, other.get("/login").await.status), (401, 200));
+    // The project says that the session has ended.
+    world.provider.end_sessions();
+    world.advance(11);
+    assert_eq!((browser.get("/page/a").await.status, browser.get("/login").await.status), (401, 200));
+}
+
+/// Sessions live as long as the app says that is asked, whichever app or policy began them.
+#[tokio::test]
+async fn a_session_lives_no_longer_than_the_policy_says() {
+    let mut world = World::new(SUPABASE).await;
+    let gateway = world.gateway().await;
+    let browser = Browser::new(&gateway);
+    browser.sign_in("ada@a.example").await;
+    world.change("return_to:", "session: { expires: 30m }, return_to:");
+    let shorter = world.gateway().await;
+    let there = Browser::new(&shorter);
+    there.cookies.lock().unwrap().clone_from(&browser.cookies.lock().unwrap());
+    world.advance(1799);
+    assert_eq!(there.get("/page/a").await.status, 200);
+    world.advance(1);
+    assert_eq!((there.get("/page/a").await.status, browser.get("/page/a").await.status), (401, 200));
+}
+
+/// Tokens that speak of another user than the one who signed in are of nobody, wherever they were mixed up.
+#[tokio::test]
+async fn a_session_speaks_for_who_signed_in_alone() {
+    let world = World::new(SUPABASE).await;
+    let gateway = world.gateway().await;
+    let browser = Browser::new(&gateway);
+    browser.sign_in("ada@a.example").await;
+    let stores = world.stores().await;
+    let row = stores.browser.live(None, portcullis::clock::Timestamp::from_seconds(0), 1).await.unwrap().remove(0);
+    assert!(stores.browser.end(&row.hash).await.unwrap());
+    let mixed_up = portcullis::store::BrowserSession { user: uuid("bob@a.example"), ..row };
+    stores.browser.start(&mixed_up).await.unwrap();
+    assert_eq!((browser.get("/page/a").await.status, browser.get("/login").await.status), (401, 200));
 }
 
 #[tokio::test]
