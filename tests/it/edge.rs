@@ -480,6 +480,9 @@ async fn keys_and_tokens_in_any_place_reach_no_log_and_secret_keys_are_noticed()
         ("/rest/v1/items".into(), bearer(&service), 1),
         ("/rest/v1/items".into(), format!("apikey: {service}\r\n{}", bearer(&user)), 1),
         (format!("/realtime/v1/websocket?apikey={SECRET_KEY}"), UPGRADE.into(), 1),
+        // A flood of them in one request is no flood of events.
+        ("/auth/v1/user".into(), (0..150).map(|key| format!("apikey: sb_secret_{key}\r\n")).collect(), 4),
+        (format!("/auth/v1/user?x{}", "&apikey=sb_secret_1&apikey=sb_secret_2".repeat(50)), bearer(SECRET_KEY), 5),
         ("/rest/v1/items?apikey=canary".into(), format!("apikey: canary\r\n{}", bearer("canary")), 0),
     ] {
         let before = std::fs::read_to_string(&path).unwrap_or_default().matches("\"event\":\"secret_key\"").count();
