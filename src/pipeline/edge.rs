@@ -162,8 +162,8 @@ fn is_api_key(authorization: &str) -> bool {
     token.trim_start().starts_with("sb_")
 }
 
-/// Whether a client may not send this field to a part of Supabase: `X-JWT-AUD` chooses the audience of a token, and
-/// `X-Api-Key` stands before the key that was checked.
+/// Whether a client may not send this field to a part of Supabase: `X-JWT-AUD` chooses the audience of a token,
+/// `X-Api-Key` stands before the key that was checked, and `Sb-Api-Key` is an edge's word to functions.
 pub fn is_dropped(edge: Edge, name: &str) -> bool {
     let is = |dropped: &str| {
         name.len() == dropped.len()
@@ -172,7 +172,9 @@ pub fn is_dropped(edge: Edge, name: &str) -> bool {
                 byte => byte.eq_ignore_ascii_case(&expected),
             })
     };
-    is("x-jwt-aud") || (edge == Edge::Realtime && is(REALTIME_KEY.as_str()))
+    is("x-jwt-aud")
+        || (edge == Edge::Realtime && is(REALTIME_KEY.as_str()))
+        || (edge == Edge::Functions && is("sb-api-key"))
 }
 
 // === What the client is told ===
@@ -359,6 +361,8 @@ mod tests {
             ("x_api_key", Edge::Realtime, true),
             ("x-api-key", Edge::Functions, false),
             ("apikey", Edge::Realtime, false),
+            ("Sb_Api-Key", Edge::Functions, true),
+            ("sb-api-key", Edge::Rest, false),
         ] {
             assert_eq!(is_dropped(edge, name), dropped, "{name}");
         }
