@@ -141,25 +141,25 @@ pub(super) fn fields(permit: &Permit, head: &RequestHead<'_>, client: ClientAddr
         && let Some(key) = project.and_then(|project| project.forward_client_ip.as_ref())
         // Without a bearer the secret key itself would say who asks.
         && let Lookup::One(authorization) = head.header(AUTHORIZATION.as_str())
-        && !authorization.trim().is_empty()
+        && let Some(bearer) = bearer(authorization)
         && !permit.target().segments().any(|segment| ADMINISTRATION.contains(&&*segment.decoded()))
     {
         set(CLIENT, &client.to_string(), false);
         set(API_KEY, key.expose(), true);
         // A project refuses its secret key from what looks like a browser.
         set(USER_AGENT, AGENT, false);
-        if is_api_key(authorization) {
+        // A key of the newer kind says who asks no more than none does: in its place an edge puts the rights of the `apikey`.
+        if bearer.starts_with("sb_") {
             set(AUTHORIZATION, NOBODY, false);
         }
     }
     fields
 }
 
-/// Whether a bearer is a key of the newer kind, which says who asks no more than none does: in its place an edge puts the
-/// rights of the `apikey`.
-fn is_api_key(authorization: &str) -> bool {
-    let token = authorization.trim().split_once(' ').map_or(authorization, |(_, token)| token);
-    token.trim_start().starts_with("sb_")
+/// The token of an `Authorization` header, however it is spaced.
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.trim().split_once([' ', '\t'])?;
+    Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
 /// Whether a client may not send this field to a part of Supabase: `X-JWT-AUD` chooses the audience of a token,

@@ -326,11 +326,20 @@ async fn parts_of_supabase_are_told_the_truth_about_the_client() {
         }
     }
     // Without a bearer the secret key would be the credential: it is not lent.
-    assert_eq!(told.raw(post("/auth/v1/signup", &format!("apikey: {PUBLISHABLE_KEY}\r\n"))).await.unwrap().status, 200);
-    assert_eq!(one(&told).value("apikey"), Some(PUBLISHABLE_KEY));
-    let empty = format!("apikey: {PUBLISHABLE_KEY}\r\nAuthorization: \r\n");
-    assert_eq!(told.raw(post("/auth/v1/signup", &empty)).await.unwrap().status, 200);
-    assert_eq!(one(&told).value("apikey"), Some(PUBLISHABLE_KEY));
+    for line in [
+        "",
+        "Authorization: \r\n",
+        "Authorization: Bearer\r\n",
+        "Authorization: Basic eDp5\r\n",
+        "Authorization: sb_x\r\n",
+    ] {
+        let lines = format!("apikey: {PUBLISHABLE_KEY}\r\n{line}");
+        assert_eq!(told.raw(post("/auth/v1/signup", &lines)).await.unwrap().status, 200, "{line}");
+        assert_eq!(one(&told).value("apikey"), Some(PUBLISHABLE_KEY), "{line}");
+    }
+    let spaced = format!("Authorization: bearer\t{PUBLISHABLE_KEY}\r\n");
+    assert_eq!(told.raw(post("/auth/v1/signup", &spaced)).await.unwrap().status, 200);
+    assert_eq!(one(&told).value("authorization"), Some("Bearer anonymous"));
     // Nor where it may do everything, whatever the policy lets pass.
     let open = gateway(
         "    forward_client_ip: { secret_key: env:SECRET_KEY }",
