@@ -37,7 +37,6 @@ pub(super) fn describe(admin: &Admin) -> Value {
             "stale": status.rejected.is_some(),
             "stale_seconds": status.rejected.as_ref().map_or(0, |rejected| now.since(rejected.stale_since).as_secs()),
             "error": rejection(&status),
-            "not_acted_on": status.unsupported,
         },
         "problems": admin.problems(),
         "store": {

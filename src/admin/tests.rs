@@ -101,7 +101,6 @@ fn admin(address: &str, token: Option<&str>) -> Admin {
             files: 1,
             routes: 2,
             tests: 3,
-            unsupported: vec![],
             disk: "c04e17aa".into(),
             rejected: None,
         })),

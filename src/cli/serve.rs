@@ -272,9 +272,6 @@ async fn build(config: &Config, environment: Arc<Environment>, loaded: Loaded) -
         tests = status.tests,
         "policy loaded"
     );
-    for what in &status.unsupported {
-        tracing::warn!(what = what.as_str(), "the policy asks for something that this build does not act on");
-    }
     for key in &config.not_acted_on {
         tracing::warn!(key, "this build loads this setting and does not act on it");
     }

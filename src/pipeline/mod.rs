@@ -38,7 +38,7 @@ use crate::identity::credential::CredentialError;
 use crate::issuer::{Issuers, Snapshot as Keys};
 use crate::live::Live;
 use crate::login::Login;
-use crate::policy::set::{Destination, LimitUse, OwnEndpoint, PolicySet, Route, Via};
+use crate::policy::set::{Destination, LimitUse, OwnEndpoint, PolicySet, Route};
 use crate::provider::Supabase;
 use crate::random::Random;
 use crate::request::forwarded::{ClientAddr, Origin, TrustedProxies};
@@ -452,8 +452,7 @@ impl Pipeline {
                 };
                 Ok(End::Forward(permit, Box::new(forward)))
             }
-            Destination::Own(own) if is_built(&permit, own) => Ok(End::Answer(permit, own)),
-            Destination::Own(_) => Err(Denial::new(Reason::NotImplemented, "this build has no such login").into()),
+            Destination::Own(own) => Ok(End::Answer(permit, own)),
         }
     }
 
@@ -525,19 +524,6 @@ impl About {
     /// The policy that decided.
     pub fn policy(&self) -> &Arc<PolicySet> {
         &self.active.policy
-    }
-}
-
-/// Whether this build answers an endpoint of an app's login.
-fn is_built(permit: &Permit, own: OwnEndpoint) -> bool {
-    match permit.app().login.as_ref().map(|login| login.via) {
-        None | Some(Via::Local | Via::Upstream) => true,
-        // `token` is that of Supabase; the other endpoints are those of browser sessions.
-        Some(Via::Supabase | Via::Oidc) => {
-            let is_of_browsers =
-                matches!(own, OwnEndpoint::Login | OwnEndpoint::Provider | OwnEndpoint::Callback | OwnEndpoint::Logout);
-            !is_of_browsers || browse::sessions_of(permit, own).is_some()
-        }
     }
 }
 

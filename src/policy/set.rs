@@ -70,8 +70,6 @@ pub struct PolicySet {
     pub fixtures: Vec<Definition<Fixture>>,
     /// The set's own tests.
     pub tests: Vec<Test>,
-    /// What this build loads and does not act on.
-    pub unsupported: Vec<(Place, String)>,
     /// The tables of templates.
     pub hosts: Hosts,
 }
@@ -908,11 +906,6 @@ impl PolicySet {
     /// An issuer by its name.
     pub fn issuer(&self, name: &IssuerName) -> Option<&Issuer> {
         self.issuers.iter().find(|issuer| issuer.name == *name)
-    }
-
-    /// What this build loads and does not act on, with the places.
-    pub fn unsupported(&self) -> &[(Place, String)] {
-        &self.unsupported
     }
 }
 

@@ -57,8 +57,6 @@ pub struct ReloadStatus {
     pub routes: usize,
     /// How many tests it passed.
     pub tests: usize,
-    /// What it asks for that this build does not act on, with places.
-    pub unsupported: Vec<String>,
     /// The revision on disk.
     pub disk: String,
     /// The rejected set on disk; `None` while disk and memory agree.
@@ -125,7 +123,6 @@ impl Reloader {
             files: policy.sources.files().len(),
             routes: policy.routes.len(),
             tests,
-            unsupported: unsupported(&policy),
             disk: revision.to_string(),
             rejected: None,
         };
@@ -211,7 +208,6 @@ impl Reloader {
             files: policy.sources.files().len(),
             routes: policy.routes.len(),
             tests,
-            unsupported: unsupported(&policy),
             disk: revision.clone(),
             rejected: None,
         };
@@ -223,9 +219,6 @@ impl Reloader {
             took = format!("{:.1}ms", took.as_secs_f64() * 1000.0),
             "policy reload"
         );
-        for line in status.unsupported.iter().filter(|line| !before.unsupported.contains(line)) {
-            tracing::warn!(what = line.as_str(), "the policy asks for something that this build does not act on");
-        }
         self.policy.publish_shared(policy);
         self.metrics.policy(&revision, status.routes);
         self.metrics.stale(None);
@@ -264,8 +257,4 @@ impl Reloader {
         self.status.publish(ReloadStatus { disk, rejected: Some(rejection), ..(*before).clone() });
         Report::Rejected { running: before.running.clone() }
     }
-}
-
-fn unsupported(policy: &PolicySet) -> Vec<String> {
-    policy.unsupported.iter().map(|(place, what)| format!("{what} ({place})")).collect()
 }

@@ -51,10 +51,6 @@ pub(super) fn look(world: &World) -> Vec<Finding> {
         let message = "there are no tests: a change that lets everybody in would pass";
         findings.push(Finding::warning(SECTION, "no_tests", &folder, message).help("`portcullis help test`"));
     }
-    for (place, what) in policy.unsupported() {
-        let message = format!("this version does not act on: {what} ({place})");
-        findings.push(Finding::warning(SECTION, "not_acted_on", &folder, message));
-    }
     user_metadata(policy, &folder, &mut findings);
     if let Some(document) = world.document() {
         let scopes = policy.routes.iter().flat_map(|route| &route.leaves).filter_map(|leaf| match &leaf.kind {

@@ -263,11 +263,6 @@ fn check_set(terminal: Terminal, policies: &Path) -> bool {
     let loaded = load(policies, &load::Options::check());
     terminal.out(text::render(&loaded.diagnostics, &loaded.sources, terminal.colors_out()));
     terminal.out(format_args!(" check  {}", check::summary(&loaded, started.elapsed())));
-    if let Some(candidate) = &loaded.candidate {
-        for (place, what) in candidate.policy().unsupported() {
-            terminal.out(format_args!(" note   this version does not act on: {what} ({place})\n"));
-        }
-    }
     !loaded.has_errors()
 }
 

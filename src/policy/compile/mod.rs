@@ -135,7 +135,6 @@ impl<'d> Builder<'d> {
             sources: sources.clone(),
             fixtures: document.identities.clone(),
             tests: document.tests.clone(),
-            unsupported: Vec::new(),
             hosts: Hosts::default(),
         };
         Self {

@@ -195,7 +195,6 @@ fn presets_know_issuer_keys_audience_and_algorithms() {
         expected.sort_unstable();
         assert_eq!(rules.issuer, ExpectedIssuer::Exact(iss.into()), "{line}");
         assert_eq!((remote, audience.as_str(), found), (keys, aud, expected), "{line}");
-        assert!(policy.unsupported.is_empty(), "{line}: {:?}", policy.unsupported);
     }
 }
 
