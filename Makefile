@@ -8,7 +8,11 @@ CARGO ?= cargo
 STATE := target/test-env
 PYTHON := $(STATE)/venv/bin/python
 
-.PHONY: help demo run test lint fmt bench test-env clean
+# What is promised, one figure each (tests/prove); `SIZE=ci` runs the small size that `make test` runs too.
+FIGURES := attacks closure headers tokens fuzz reload fail-closed crash login jwks slow h2 secrets idle
+SIZE ?= full
+
+.PHONY: help demo run test lint fmt bench prove prove-table test-env clean $(FIGURES:%=prove-%)
 .PHONY: test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-supabase test-oidc test-guides test-skipped
 
 help: ## this list
@@ -30,6 +34,15 @@ fmt: ## formats the Rust code in place
 
 bench: ## measurements, as ratios inside one run
 	$(CARGO) bench --locked
+
+prove: test-env ## every promise at full size (about an hour and a half); records it in docs/proof
+	$(CARGO) test --release --locked --test prove -- $(if $(filter full,$(SIZE)),--full)
+
+$(FIGURES:%=prove-%): prove-%: test-env
+	$(CARGO) test --release --locked --test prove -- $* $(if $(filter full,$(SIZE)),--full)
+
+prove-table: ## writes docs/proof.md and the README's table from docs/proof
+	$(CARGO) test --locked --test prove -- table
 
 test-env: ## only installs what the tests need (into target/test-env)
 	@tests/setup.sh

@@ -1,0 +1,75 @@
+//! `make prove`: what is promised, measured. One figure of `figures()` is one promise.
+//!
+//! Without arguments each figure runs at its smoke size, as `make test` does: counts and bytes are judged there, time
+//! and memory are not. `--full` runs the full size, judges all of it, and records a dated JSON under `docs/proof`,
+//! from which `docs/proof.md` and the table of the README are written. Names of figures select; `table` only writes
+//! the tables; `--against HOST:PORT=UPSTREAM:PORT` is for the figures that can be pointed at another gateway.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::exit,
+    reason = "a proof ends at the first surprise, and says on the terminal what it does"
+)]
+
+#[path = "../support/servers.rs"]
+mod servers;
+
+mod gate;
+#[expect(dead_code, reason = "until the first figure with a good client")]
+mod good;
+mod idle;
+mod run;
+mod table;
+
+use std::process::ExitCode;
+
+use run::{Figure, Run, Size};
+
+/// What is promised, in the order of `docs/proof.md`.
+fn figures() -> Vec<Figure> {
+    vec![Figure {
+        id: "idle",
+        name: "idle",
+        promise: "started in under 100 ms; under 40 MiB when idle, under 10 KiB for each idle connection",
+        run: idle::run,
+    }]
+}
+
+fn main() -> ExitCode {
+    portcullis::server::crypto::install();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let size = if arguments.iter().any(|argument| argument == "--full") { Size::Full } else { Size::Smoke };
+    let names: Vec<&str> = arguments.iter().map(String::as_str).filter(|name| !name.starts_with("--")).collect();
+    if names == ["table"] {
+        table::write();
+        return ExitCode::SUCCESS;
+    }
+    let all = figures();
+    let chosen: Vec<&Figure> = all.iter().filter(|figure| names.is_empty() || names.contains(&figure.name)).collect();
+    if chosen.is_empty() {
+        return ExitCode::SUCCESS; // the name of a test in another binary
+    }
+    let mut failed = Vec::new();
+    for figure in chosen {
+        println!("==> {} {} ({})", figure.id, figure.name, size.name());
+        let run = Run::of_figure(figure, size);
+        if !run.finish() {
+            failed.push(figure.name);
+        }
+    }
+    match size {
+        Size::Full => table::write(),
+        Size::Smoke if names.is_empty() && !table::is_current() => failed.push("table (`make prove-table` writes it)"),
+        Size::Smoke => {}
+    }
+    if failed.is_empty() {
+        println!("prove: all hold");
+        return ExitCode::SUCCESS;
+    }
+    println!("prove: FAILED: {}", failed.join(", "));
+    ExitCode::FAILURE
+}
