@@ -91,3 +91,38 @@ fn every_example_and_starter_passes_check_and_its_own_tests() {
         assert!(loaded.tested.is_some() && findings.is_empty(), "{}: {findings:#?}", folder.display());
     }
 }
+
+/// Each name in the last column of `docs/past-cves.md` is that of a test.
+#[test]
+fn each_past_bypass_of_a_peer_names_a_test() {
+    let page = std::fs::read_to_string(root().join("docs/past-cves.md")).unwrap();
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| Who"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let mut sources = String::new();
+    let mut folders = vec![root().join("src"), root().join("tests")];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let [_, _, _, test] = row[..] else {
+            wrong.push(row.join(" | "));
+            continue;
+        };
+        let test = test.trim_matches('`');
+        if test.is_empty() || !sources.contains(&format!("fn {test}()")) {
+            wrong.push(test.to_owned());
+        }
+    }
+    assert!(wrong.is_empty(), "no such tests: {wrong:#?}");
+    assert!(rows.len() > 70, "{} rows", rows.len());
+}
