@@ -15,6 +15,8 @@
     reason = "a proof ends at the first surprise, and says on the terminal what it does"
 )]
 
+#[path = "../support/machine.rs"]
+mod machine;
 #[path = "../support/servers.rs"]
 mod servers;
 

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
+use crate::machine;
+
 /// One promise and what measures it.
 pub struct Figure {
     /// Its id in the list of figures, `R1`.
@@ -165,15 +167,10 @@ impl Run {
             "name": self.name,
             "promise": self.promise,
             "size": self.size.name(),
-            "date": date(),
-            "commit": said_by("git", &["describe", "--always", "--dirty"]),
+            "date": machine::date(),
+            "commit": machine::commit(),
             "build": if cfg!(debug_assertions) { "debug" } else { "release" },
-            "machine": {
-                "cores": std::thread::available_parallelism().map_or(0, usize::from),
-                "memory_mib": field("/proc/meminfo", "MemTotal").and_then(|kib| kib.split(' ').next()?.parse::<u64>().ok()).map(|kib| kib / 1024),
-                "processor": field("/proc/cpuinfo", "model name"),
-                "kernel": std::fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| text.trim().to_owned()),
-            },
+            "machine": machine::describe(),
             "seconds": (seconds * 10.0).round() / 10.0,
             "passed": passed,
             "result": self.result,
@@ -184,7 +181,7 @@ impl Run {
             "skipped": self.skipped,
         });
         let (folder, file) = match self.size {
-            Size::Full => (folder(), format!("{}-{}.json", date(), self.name)),
+            Size::Full => (folder(), format!("{}-{}.json", machine::date(), self.name)),
             Size::Smoke => (PathBuf::from("target/proof"), format!("{}.json", self.name)),
         };
         std::fs::create_dir_all(&folder).unwrap();
@@ -196,21 +193,4 @@ impl Run {
 /// Where full runs are recorded.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/proof")
-}
-
-fn date() -> String {
-    let today = said_by("date", &["-u", "+%F"]);
-    today.as_str().unwrap_or("undated").to_owned()
-}
-
-fn said_by(program: &str, arguments: &[&str]) -> Value {
-    let output = std::process::Command::new(program).args(arguments).output().ok().filter(|out| out.status.success());
-    output.map_or(Value::Null, |output| String::from_utf8_lossy(&output.stdout).trim().into())
-}
-
-/// The first value of a field in a file of the kernel's.
-fn field(file: &str, name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find(|line| line.starts_with(name))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }

@@ -28,14 +28,14 @@ pub fn skipped(what: &str) {
 
 /// A folder and the server in it, both gone at the end.
 #[derive(Debug)]
-struct Place {
+pub struct Place {
     folder: PathBuf,
     janitor: Child,
 }
 
 impl Place {
     /// A new folder, for `owner` where somebody else runs the server. Ending, the server gets `signal`.
-    fn new(signal: &str, owner: Option<(u32, u32)>) -> Self {
+    pub fn new(signal: &str, owner: Option<(u32, u32)>) -> Self {
         let folder = tempfile::Builder::new().prefix("portcullis-test-").tempdir().unwrap().keep();
         if let Some((user, group)) = owner {
             chown(&folder, Some(user), Some(group)).unwrap();
@@ -69,7 +69,12 @@ impl Place {
         Self { folder, janitor }
     }
 
-    fn note(&self, process: &Child) {
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The server, once it runs.
+    pub fn note(&self, process: &Child) {
         fs::write(self.folder.join("pid"), process.id().to_string()).unwrap();
     }
 }
@@ -102,7 +107,7 @@ fn signal(signal: &str, processes: &[u32]) {
 }
 
 /// A process and its children.
-fn family(process: u32) -> Vec<u32> {
+pub fn family(process: u32) -> Vec<u32> {
     let mut family = vec![process];
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
