@@ -7,16 +7,16 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::context::{Context, Passing};
+use super::stream::RATE;
 use crate::decision::{Denial, Reason};
 
 /// The largest form that a login reads …
 const MOST: usize = 16 * 1024;
 /// … and the time in which it must have come.
 const WHOLE: Duration = Duration::from_secs(10);
-/// A body may come slowly for this long …
+
+/// A body over HTTP/2 may come slowly for this long, and then needs [`RATE`].
 const PATIENCE: Duration = Duration::from_secs(30);
-/// … and then needs this many bytes a second on average (RUDY: a byte every few seconds, for ever).
-const RATE: u64 = 128;
 
 /// Reads a whole body that we answer ourselves, or must understand before it is forwarded (then it is kept, and
 /// forwarded as it came).
@@ -60,7 +60,8 @@ pub(super) fn count(session: &mut Session, body: Option<&Bytes>, end: bool, cont
         return Err(Error::explain(ErrorType::HTTPStatus(413), "request body over the limit").into_down());
     }
     let elapsed = passing.started.elapsed();
-    let slow = elapsed > PATIENCE && passing.received < elapsed.as_secs().saturating_mul(RATE);
+    // HTTP/1: the connection counts what it waits, which also sees what never becomes a piece.
+    let slow = session.is_http2() && elapsed > PATIENCE && passing.received < elapsed.as_secs().saturating_mul(RATE);
     if slow && !end {
         context.failure = Some(Denial::new(Reason::RequestTimeout, "the request body came too slowly"));
         return Err(Error::explain(ErrorType::HTTPStatus(408), "request body too slow").into_down());

@@ -19,6 +19,10 @@ pub(super) fn denial(error: &Error) -> Option<Denial> {
         (ErrorSource::Downstream, ErrorType::ReadTimedout) => {
             (Reason::RequestTimeout, "the request did not arrive in time")
         }
+        // What `stream` says when a body comes too slowly.
+        (ErrorSource::Downstream, ErrorType::ReadError) if is_timeout(error) => {
+            (Reason::RequestTimeout, "the request body came too slowly")
+        }
         (
             ErrorSource::Downstream,
             ErrorType::WriteError | ErrorType::WriteTimedout | ErrorType::ReadError | ErrorType::ConnectionClosed,
@@ -29,6 +33,11 @@ pub(super) fn denial(error: &Error) -> Option<Denial> {
         }
     };
     Some(Denial::new(reason, detail).because(cause(error)))
+}
+
+fn is_timeout(error: &Error) -> bool {
+    let system = error.root_cause().downcast_ref::<std::io::Error>();
+    system.is_some_and(|system| system.kind() == std::io::ErrorKind::TimedOut)
 }
 
 /// The kind of an error and what the system said. Never its context, which may hold bytes of the message.

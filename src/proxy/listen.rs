@@ -11,12 +11,10 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::H2Options;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
@@ -26,7 +24,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::stream::{Guarded, Head};
+use super::stream::{Guarded, Limits};
+
+/// The time without a request after which a connection is closed, in seconds.
+pub(super) const KEEP_ALIVE: u64 = 60;
 
 /// What an accepted connection may do before its first request is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,11 @@ pub struct ConnectionLimits {
     pub head_deadline: Duration,
     /// The size of a request head, in bytes, at which reading stops; `request` has the limits of its parts.
     pub head_bytes: usize,
+    /// How long a request's body may be waited for in all; one that then came on average with less than 128 bytes a
+    /// second ends.
+    pub body: Duration,
+    /// The time without a request after which a connection is closed.
+    pub keep_alive: Duration,
     /// The time for a TLS handshake.
     pub handshake: Duration,
     /// Open connections at one time; more wait in the kernel's queue.
@@ -48,10 +54,18 @@ impl Default for ConnectionLimits {
         Self {
             head_deadline: Duration::from_secs(10),
             head_bytes: 128 * 1024,
+            body: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(KEEP_ALIVE),
             handshake: Duration::from_secs(10),
             connections: 65_536,
             per_address: 10_000, // a proxy before us is one address
         }
+    }
+}
+
+impl ConnectionLimits {
+    fn head(&self) -> Limits {
+        Limits { deadline: self.head_deadline, bytes: self.head_bytes, body: self.body }
     }
 }
 
@@ -200,7 +214,8 @@ async fn connection<A>(
     stream.set_socket_digest(digest);
     let stream: Stream = match tls {
         None => Box::new(stream),
-        Some(acceptor) => match timeout(limits.handshake, acceptor.tls_handshake(stream)).await {
+        // Boxed: its state is not part of what an idle connection keeps.
+        Some(acceptor) => match timeout(limits.handshake, Box::pin(acceptor.tls_handshake(stream))).await {
             Ok(Ok(stream)) => Box::new(stream),
             Ok(Err(error)) => {
                 tracing::debug!(client.ip = %address.ip(), %error, "tls handshake failed");
@@ -209,12 +224,45 @@ async fn connection<A>(
             Err(_) => return,
         },
     };
-    let head = Head::new(limits.head_deadline, limits.head_bytes);
-    let stream = Box::new(Guarded::new(stream, head.clone()));
-    let app = Arc::new(Connected { app, head });
-    let mut next: Option<Stream> = Some(stream);
-    while let Some(stream) = next {
-        next = app.process_new(stream, &shutdown).await;
+    let guarded = Box::new(Guarded::new(stream, limits.head()));
+    if guarded.is_http2() {
+        app.process_new(guarded, &shutdown).await;
+    } else {
+        http1(guarded, limits, &app, shutdown).await;
+    }
+}
+
+/// Requests of one HTTP/1 connection, one after the other.
+///
+/// Pingora's loop creates a session, with all its buffers and the state of a whole request, and then waits for the
+/// request; here a connection without one is little more than its socket.
+async fn http1<A>(mut guarded: Box<Guarded>, limits: ConnectionLimits, app: &Arc<A>, mut shutdown: ShutdownWatch)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let mut settings: Option<HttpPersistentSettings> = None;
+    loop {
+        let head = tokio::select! {
+            biased;
+            head = guarded.read_head(limits.keep_alive) => head,
+            _ = shutdown.wait_for(|closing| *closing) => return,
+        };
+        let Some(head) = head.ok().filter(|head| !head.is_empty()) else { return };
+        let mut session = ServerSession::new_http1(guarded);
+        match settings {
+            Some(settings) => settings.apply_to_session(&mut session),
+            None => {
+                session.set_keepalive((!*shutdown.borrow()).then_some(KEEP_ALIVE));
+                let most = app.server_options().and_then(|options| options.keepalive_request_limit);
+                session.set_keepalive_reuses_remaining(most);
+            }
+        }
+        session.set_pipelined_prefix(head);
+        let Some(reused) = app.process_new_http(session, &shutdown).await else { return };
+        let (stream, next) = reused.consume();
+        let Ok(mut same) = stream.into_any().downcast::<Guarded>() else { return };
+        same.next();
+        (guarded, settings) = (same, next);
     }
 }
 
@@ -223,35 +271,5 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
         && error.is_panic()
     {
         tracing::error!("a connection's task panicked"); // the panic hook printed where
-    }
-}
-
-/// The application with this connection's head deadline.
-struct Connected<A> {
-    app: Arc<A>,
-    head: Arc<Head>,
-}
-
-#[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Connected<A> {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        if session.is_http2() {
-            self.head.done();
-        } else {
-            self.head.begin();
-        }
-        self.app.process_new_http(session, shutdown).await
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        self.app.h2_options()
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.app.server_options()
     }
 }

@@ -9,6 +9,7 @@ mod body;
 mod context;
 mod failure;
 mod fields;
+mod frames;
 mod head;
 mod listen;
 mod openapi;

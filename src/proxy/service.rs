@@ -14,6 +14,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::context::{Context, Passing, State};
+use super::listen::KEEP_ALIVE;
 use super::openapi::Documents;
 use super::peer::{self, Addresses};
 use super::{body, failure, head, respond, response, side, upstream};
@@ -22,8 +23,6 @@ use crate::pipeline::{About, Answered, Forward, Found, Outcome, Pipeline, Step, 
 use crate::policy::set::Edge;
 use crate::response::{Problem, Response};
 
-/// The time without a request after which a connection is closed, in seconds.
-const KEEP_ALIVE: u64 = 60;
 /// The time for one read of a body, and for one write of an answer.
 const STALL: Duration = Duration::from_secs(30);
 /// How long a silent WebSocket is kept where nothing ends it earlier.
@@ -283,6 +282,9 @@ impl ProxyHttp for Gate {
             // HTTP/2 may end a body with an empty frame. Pingora would write that as the last chunk and then end the
             // body once more: five bytes too many, which the upstream takes for the next request.
             *body = None;
+        }
+        if end_of_stream {
+            side::body_done(session.as_downstream());
         }
         body::count(session, body.as_ref(), end_of_stream, context)
     }

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, Request};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use tokio::time::timeout;
 
+use super::listen::KEEP_ALIVE;
 use super::respond;
 use super::stream::Guarded;
 use crate::endpoint::{Endpoint, PeerAddr};
@@ -19,8 +21,6 @@ use crate::response::{Problem, Response};
 
 /// The time for a whole request body.
 const BODY: Duration = Duration::from_secs(10);
-/// The time without a request after which a connection is closed, in seconds.
-const KEEP_ALIVE: u64 = 60;
 
 /// Serves one [`Endpoint`].
 #[derive(Debug)]
@@ -109,10 +109,18 @@ fn refuse(status: u16, code: &str, detail: &str) -> Response {
     Problem { status, code, detail, decision_id: "" }.respond()
 }
 
-/// Tells the connection that a request's head is complete, which ends its deadline.
+/// Tells the connection that a request's head is complete, which ends its deadline, and whether a body follows.
 pub(crate) fn head_done(session: &ServerSession) {
     if let Some(guarded) = guarded(session) {
-        guarded.head_done();
+        let fields = &session.req_header().headers;
+        guarded.head_done(fields.contains_key(CONTENT_LENGTH) || fields.contains_key(TRANSFER_ENCODING));
+    }
+}
+
+/// Tells the connection that a request was received to its end.
+pub(crate) fn body_done(session: &ServerSession) {
+    if let Some(guarded) = guarded(session) {
+        guarded.body_done();
     }
 }
 

@@ -5,6 +5,7 @@
 //! Pingora's own `Server` is not used: it forks, sleeps through its grace period and ends the process itself.
 
 pub mod crypto;
+mod files;
 pub mod services;
 mod shutdown;
 mod sockets;
@@ -210,7 +211,8 @@ impl Gateway {
 
     /// Serves until it is told to stop, then returns when the last connection has ended.
     pub async fn run(self) -> io::Result<()> {
-        let Self { public, sides, tasks, connections, pipeline, stop } = self;
+        let Self { public, sides, tasks, mut connections, pipeline, stop } = self;
+        connections.connections = connections.connections.min(files::for_clients(files::raise()));
         let addresses = Arc::new(Addresses::default());
         let app = Arc::new(proxy(pipeline, Arc::clone(&addresses)));
 

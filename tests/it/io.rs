@@ -185,6 +185,46 @@ async fn a_head_that_drips_ends_at_its_deadline_and_others_do_not_notice() {
     report.finish();
 }
 
+/// Pingora gives each read of a chunk's size line a time of its own, and hands on nothing that could be counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_drips_ends_however_it_drips() {
+    let mut report = Report::default();
+    let patience = Duration::from_millis(400);
+    let gateway = Harness::with(&policy("  /**: public\n"), Upstream::start().await, |parts| {
+        parts.connections.body = patience;
+    })
+    .await;
+    for (lines, first, drip) in [
+        ("Content-Length: 1000", "", "x"),
+        ("Transfer-Encoding: chunked", "5;a=", "b"),
+        ("Transfer-Encoding: chunked", "", "1\r\nx\r\n"),
+        ("Transfer-Encoding: chunked", "0\r\nX-Trailer: ", "y"),
+    ] {
+        let mut client = gateway.client().await;
+        client.send(format!("POST /x HTTP/1.1\r\nHost: api.test\r\n{lines}\r\n\r\n{first}")).await;
+        let began = Instant::now();
+        while began.elapsed() < patience + Duration::from_millis(200) {
+            client.send(drip).await;
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        let answer = client.answer().await.map(|answer| answer.status);
+        let elapsed = began.elapsed();
+        report.note("O02", answer == Some(408) && elapsed < patience * 3, || {
+            format!("{lines} {first} {drip}: {answer:?} {elapsed:?}")
+        });
+    }
+    // A client that waits for a slow upstream is not slow itself, and one that sends enough may take its time.
+    let mut client = gateway.client().await;
+    client.send("POST /x HTTP/1.1\r\nHost: api.test\r\nContent-Length: 2000\r\n\r\n").await;
+    for _ in 0..20 {
+        client.send([b'x'; 100]).await;
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    let answer = client.answer().await.map(|answer| answer.status);
+    report.note("O02", answer == Some(200), || format!("{answer:?}"));
+    report.finish();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_cannot_hold_every_connection() {
     let mut report = Report::default();
