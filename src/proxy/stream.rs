@@ -392,8 +392,14 @@ impl fmt::Debug for Guarded {
 #[async_trait]
 impl Shutdown for Guarded {
     async fn shutdown(&mut self) {
-        let _ = AsyncWriteExt::flush(self).await;
-        Shutdown::shutdown(self.inner.as_mut()).await;
+        // Also for who does not read: the rest of an answer is not waited for without end.
+        let end = async {
+            let _ = AsyncWriteExt::flush(self).await;
+            Shutdown::shutdown(self.inner.as_mut()).await;
+        };
+        if timeout(LINGER, end).await.is_err() {
+            return;
+        }
         // A socket that is closed with unread bytes is reset, and the reset may overtake the answer: a client
         // that still sends its 10 MB would see no 413 (RFC 9112 §9.6, lingering close).
         let mut sink = [0; 4096];

@@ -7,6 +7,9 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+/// Connections that wait to be accepted; the system may have a lower limit.
+const QUEUE: i32 = 4096;
+
 /// A bound, listening socket.
 #[derive(Debug)]
 pub struct Socket {
@@ -19,6 +22,8 @@ impl Socket {
     pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
         let refused = |cause| BindError { address, cause };
         let listener = TcpListener::bind(address).map_err(refused)?;
+        // The standard library's queue holds 128: with more at once, the next ones would be kept waiting for a second.
+        rustix::net::listen(&listener, QUEUE).map_err(|error| refused(error.into()))?;
         listener.set_nonblocking(true).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         Ok(Self { listener, address })

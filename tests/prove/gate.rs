@@ -2,11 +2,13 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
 /// How long anything may take to start.
@@ -40,6 +42,18 @@ impl Site {
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// Gives the gateways a TLS listener beside the plain one, with a certificate for `localhost`.
+    pub fn tls(&self) -> CertificateDer<'static> {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        self.write("cert.pem", made.cert.pem());
+        self.write("key.pem", made.signing_key.serialize_pem());
+        std::fs::set_permissions(self.path().join("key.pem"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        let tls = "tls: { cert: file:cert.pem, key: file:key.pem }";
+        let listeners = format!("[127.0.0.1:0, {{ address: 127.0.0.1:0, {tls} }}]");
+        self.write("portcullis.yaml", format!("listen: {listeners}\nadmin: {{ listen: 127.0.0.1:0 }}\n"));
+        made.cert.der().clone()
     }
 
     pub fn path(&self) -> &Path {
