@@ -20,8 +20,11 @@ mod machine;
 #[path = "../support/servers.rs"]
 mod servers;
 
+#[path = "../support/frames.rs"]
+mod frames;
 mod gate;
 mod good;
+mod h2;
 mod idle;
 mod run;
 mod slow;
@@ -39,6 +42,12 @@ fn figures() -> Vec<Figure> {
             name: "slow",
             promise: "10,000 slow clients and 1,000 slow readers at once: each is ended at its deadline, in under 256 MiB, and others get their answers within twice the usual time",
             run: slow::run,
+        },
+        Figure {
+            id: "R12",
+            name: "h2",
+            promise: "thirty-two kinds of HTTP/2 abuse, a million streams opened and reset among them: attackers are ended, in under 64 MiB, and others get their answers within twice the usual time",
+            run: h2::run,
         },
         Figure {
             id: "idle",
