@@ -17,6 +17,8 @@ mod d;
 mod e;
 mod edge;
 mod f;
+#[path = "../support/h2raw.rs"]
+mod frames;
 mod h;
 mod h2raw;
 mod harness;

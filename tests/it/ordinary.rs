@@ -294,7 +294,7 @@ async fn it_stops_within_its_grace_with_idle_and_busy_connections_open() {
     let mut socket = gateway.client().await;
     socket.send(get("/ws", "Connection: Upgrade\r\nUpgrade: websocket\r\n")).await;
     assert_eq!(socket.answer().await.unwrap().status, 101);
-    let mut h2 = crate::h2raw::Connection::open(&gateway).await;
+    let mut h2 = crate::h2raw::open(&gateway).await;
     h2.frame(6, 0, 0, &[0; 8]).await; // PING
     let mut busy = gateway.client().await;
     busy.send(get("/x", "")).await;

@@ -41,7 +41,7 @@ impl Size {
 }
 
 /// The most failures that are kept in words.
-const KEPT: usize = 40;
+const KEPT: usize = 400;
 
 /// What a figure has found so far.
 pub struct Run {

@@ -101,6 +101,11 @@ fn page(records: &[&Value]) -> String {
     text
 }
 
+/// A number as the tables have it, for sentences.
+pub fn thousands(number: u64) -> String {
+    grouped(&number.into())
+}
+
 /// A number with its thousands apart.
 fn grouped(value: &Value) -> String {
     let text = value.to_string();

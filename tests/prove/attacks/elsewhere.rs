@@ -1,0 +1,3 @@
+[
+    ("A07", "tests/it/a.rs: a rewrite is refused when the policy loads"),
+]
