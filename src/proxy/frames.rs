@@ -25,8 +25,9 @@ const HEAD: usize = 9;
 const RESETS: Budget = Budget::new(1_000, 33);
 /// Other frames that ask for nothing (PING, SETTINGS, WINDOW_UPDATE, PRIORITY, empty DATA, unknown ones).
 const IDLE: Budget = Budget::new(10_000, 330);
-/// So many bytes of answers allow one more of them: a client acknowledges what it reads.
-const ACKNOWLEDGED: usize = 1024;
+/// So many bytes of answers allow one more of them: a client acknowledges what it reads, gRPC's also with a PING for
+/// each small message. An acknowledged PING or SETTINGS is much shorter, so that none of them pays for the next.
+const ACKNOWLEDGED: usize = 64;
 
 /// Where a connection stands.
 #[derive(Debug)]
@@ -234,6 +235,18 @@ mod tests {
             frames.answered(16 * 1024);
             assert!(!frames.are_too_many(&frame(8, 0, &[0, 0, 64, 0])));
         }
+        // A stream of small messages, each acknowledged with a WINDOW_UPDATE and a PING.
+        for _ in 0..100_000 {
+            frames.answered(9 + 128);
+            assert!(!frames.are_too_many(&frame(8, 0, &[0, 0, 0, 128])));
+            assert!(!frames.are_too_many(&frame(6, 0, &[0; 8])));
+        }
+        let mut pinging = open();
+        let borne = (0..100_000).take_while(|_| {
+            pinging.answered(9 + 8);
+            !pinging.are_too_many(&frame(6, 0, &[0; 8]))
+        });
+        assert!(borne.count() < 20_000, "an answered PING pays for the next one");
     }
 
     #[test]
