@@ -12,7 +12,7 @@ PYTHON := $(STATE)/venv/bin/python
 FIGURES := attacks closure headers tokens fuzz reload fail-closed crash login jwks slow h2 secrets idle
 SIZE ?= full
 
-.PHONY: help demo run test lint fmt bench prove prove-table test-env clean $(FIGURES:%=prove-%)
+.PHONY: help demo run test lint fmt bench prove prove-table test-env fuzz-env clean $(FIGURES:%=prove-%)
 .PHONY: test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-supabase test-oidc test-guides test-skipped
 
 help: ## this list
@@ -37,6 +37,11 @@ bench: ## measurements, as ratios inside one run
 
 prove: test-env ## every promise at full size (about an hour and a half); records it in docs/proof
 	$(CARGO) test --release --locked --test prove -- $(if $(filter full,$(SIZE)),--full)
+
+prove-fuzz: $(if $(filter full,$(SIZE)),fuzz-env)
+
+fuzz-env:
+	@tests/setup-fuzz.sh
 
 $(FIGURES:%=prove-%): prove-%: test-env
 	$(CARGO) test --release --locked --test prove -- $* $(if $(filter full,$(SIZE)),--full)

@@ -16,17 +16,17 @@ const VERSION: u8 = 1;
 
 /// The tokens of a session.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
+pub struct Kept {
     /// The access token.
-    pub(super) access: Secret<String>,
+    pub access: Secret<String>,
     /// What gets the next ones.
-    pub(super) refresh: Option<Secret<String>>,
+    pub refresh: Option<Secret<String>>,
     /// The ID token.
-    pub(super) id: Option<Secret<String>>,
+    pub id: Option<Secret<String>>,
     /// Where the ID token speaks for the user: the client it must be for.
-    pub(super) client: Option<Box<str>>,
+    pub client: Option<Box<str>>,
     /// When the first of them ends.
-    pub(super) ends: Timestamp,
+    pub ends: Timestamp,
 }
 
 impl Kept {
@@ -38,7 +38,8 @@ impl Kept {
         }
     }
 
-    pub(super) fn write(&self) -> Zeroizing<Vec<u8>> {
+    /// As bytes, to be sealed.
+    pub fn write(&self) -> Zeroizing<Vec<u8>> {
         let text = |secret: &'_ Option<Secret<String>>| secret.as_ref().map(|secret| secret.expose().clone());
         let (refresh, id) = (Zeroizing::new(text(&self.refresh)), Zeroizing::new(text(&self.id)));
         let fields = [
@@ -59,7 +60,8 @@ impl Kept {
         out
     }
 
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+    /// From what was unsealed; `None` where it is not exactly what [`write`](Self::write) makes.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
         let (version, rest) = bytes.split_first()?;
         let (ends, mut rest) = rest.split_first_chunk()?;
         let mut field = || {

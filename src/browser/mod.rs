@@ -37,6 +37,9 @@ use crate::store::{CookieHash, Stores};
 use crate::telemetry::audit::{Audit, AuditEvent, Event, Outcome};
 use crate::token::verify::Verifier;
 
+pub use self::kept::Kept;
+pub use self::query::{Query, Unclear};
+pub use self::seal::Key as SealingKey;
 pub use self::sign_in::{Failure, Posted};
 
 /// What the cookie of a session leads to.

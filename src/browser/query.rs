@@ -5,15 +5,15 @@ const MOST: usize = 8 * 1024;
 
 /// The parameters of a query, decoded.
 #[derive(Debug, Default)]
-pub(super) struct Query(Vec<(String, String)>);
+pub struct Query(Vec<(String, String)>);
 
 /// A parameter that matters is there twice, or cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unclear;
+pub struct Unclear;
 
 impl Query {
     /// Reads a query. What cannot be decoded, is too long, or is there twice is an error: nothing is guessed.
-    pub(super) fn parse(query: Option<&str>) -> Result<Self, Unclear> {
+    pub fn parse(query: Option<&str>) -> Result<Self, Unclear> {
         let query = query.unwrap_or_default();
         if query.len() > MOST {
             return Err(Unclear);
@@ -31,7 +31,7 @@ impl Query {
     }
 
     /// A parameter that has a value.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(other, value)| other == name && !value.is_empty())?;
         Some(value)
     }

@@ -53,15 +53,15 @@ pub(super) enum OpenError {
     Store(StoreError),
 }
 
-/// A key that seals and opens.
-struct Key {
+/// A key that seals and opens, one text for what it belongs to (`of`).
+pub struct Key {
     id: [u8; ID_LEN],
     key: LessSafeKey,
 }
 
 impl Key {
     /// The key that a secret gives; the same secret gives the same key everywhere.
-    fn derive(secret: &[u8]) -> Option<Self> {
+    pub fn derive(secret: &[u8]) -> Option<Self> {
         let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"portcullis").extract(secret);
         let key = UnboundKey::from(secret.expand(&[b"session sealing 1"], &AES_256_GCM).ok()?);
         let mut id = [0; 32];
@@ -69,7 +69,8 @@ impl Key {
         Some(Self { id: id.first_chunk().copied()?, key: LessSafeKey::new(key) })
     }
 
-    fn seal(&self, of: &[u8], text: &[u8], random: &dyn Random) -> Option<Vec<u8>> {
+    /// Seals a text; `None` only where the cryptography library fails.
+    pub fn seal(&self, of: &[u8], text: &[u8], random: &dyn Random) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
         random.fill(&mut nonce);
         let mut sealed = Vec::with_capacity(HEAD_LEN + NONCE_LEN + text.len() + AES_256_GCM.tag_len());
@@ -83,7 +84,8 @@ impl Key {
         Some(sealed)
     }
 
-    fn open(&self, of: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    /// Opens what this key sealed for the same thing; anything else is `None`.
+    pub fn open(&self, of: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (head, rest) = sealed.split_at_checked(HEAD_LEN)?;
         let (nonce, text) = rest.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
@@ -92,6 +94,13 @@ impl Key {
         let length = self.key.open_in_place(nonce, Aad::from(aad), &mut text).ok()?.len();
         text.truncate(length);
         Some(text)
+    }
+}
+
+/// Shows no key.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("id", &URL_SAFE_NO_PAD.encode(self.id)).finish_non_exhaustive()
     }
 }
 

@@ -34,10 +34,12 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::diagnostic::{Diagnostic, Sources, text};
 
+pub use self::dotenv::Dotenv;
 pub use self::exit::Exit;
 pub use self::serve::{Started, run_gateway, start_logging};
 pub use self::settings::environment;
 pub use self::terminal::Terminal;
+pub use self::user::import::read::{Origin as UsersFrom, read as read_users};
 
 /// An auth gateway: YAML policies decide, Pingora forwards
 #[derive(Parser, Debug)]

@@ -113,6 +113,13 @@ pub(super) fn tokens(answer: &Map<String, Value>) -> Result<Tokens, ProviderErro
     })
 }
 
+impl Tokens {
+    /// Reads the body of a token endpoint's good answer.
+    pub fn parse(body: &[u8]) -> Result<Self, ProviderError> {
+        tokens(&object(body)?)
+    }
+}
+
 /// Visible ASCII: it must fit into a header, a form and a cookie.
 fn is_token(text: &str) -> bool {
     text.len() <= MOST_TOKEN && text.bytes().all(|byte| byte.is_ascii_graphic())

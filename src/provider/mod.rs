@@ -21,7 +21,7 @@ use crate::secret::Secret;
 
 pub use self::discovery::Discovery;
 pub use self::error::ProviderError;
-pub use self::oidc::{Authorization, Oidc};
+pub use self::oidc::{Authorization, Oidc, introspected};
 pub use self::pkce::Pkce;
 pub use self::supabase::Supabase;
 

@@ -142,7 +142,7 @@ impl Oidc {
         };
         headers.extend(authorization.iter().map(|value| (AUTHORIZATION, value.expose().as_str())));
         let fetched = self.post(endpoint, &headers, &parameters, MOST_TOKENS).await?;
-        answer::tokens(&object(&fetched.body)?)
+        Tokens::parse(&fetched.body)
     }
 
     /// What an issuer says about a token (RFC 7662): its claims, or nothing where it is worth nothing.
@@ -161,12 +161,7 @@ impl Oidc {
             }
             answered => answered?,
         };
-        let claims = object(&fetched.body)?;
-        match claims.get("active") {
-            Some(Value::Bool(true)) => Ok(Some(claims)),
-            Some(Value::Bool(false)) => Ok(None),
-            _ => Err(unclear("`active` is neither true nor false")),
-        }
+        introspected(&fetched.body)
     }
 
     /// Sends a form and takes a good answer.
@@ -180,6 +175,16 @@ impl Oidc {
         let request = request(Method::POST, url, headers, Some((FORM, form(parameters))))?;
         let fetched = answer::fetcher(&self.fetcher)?.send(request, most).await?;
         if fetched.status.as_u16() == 200 { Ok(fetched) } else { Err(refusal(&fetched)) }
+    }
+}
+
+/// Reads the body of a good answer about a token (RFC 7662 §2.2): its claims, or nothing where it is worth nothing.
+pub fn introspected(body: &[u8]) -> Result<Option<Map<String, Value>>, ProviderError> {
+    let claims = object(body)?;
+    match claims.get("active") {
+        Some(Value::Bool(true)) => Ok(Some(claims)),
+        Some(Value::Bool(false)) => Ok(None),
+        _ => Err(unclear("`active` is neither true nor false")),
     }
 }
 

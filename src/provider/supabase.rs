@@ -89,6 +89,13 @@ impl<'a> Account<'a> {
     }
 }
 
+impl Session {
+    /// Reads the body of a good answer that begins or renews a session.
+    pub fn parse(body: &[u8]) -> Result<Self, ProviderError> {
+        session(body, object(body)?)
+    }
+}
+
 impl Supabase {
     /// A client that asks through this fetcher. Without one nobody can be reached.
     pub fn new(fetcher: impl Into<Option<Fetcher>>) -> Self {
@@ -152,7 +159,7 @@ impl Supabase {
         let fetched = self.post(project, from, &path, None, Some(&body)).await?;
         let answer = object(&fetched.body)?;
         if answer.contains_key("access_token") {
-            return Ok(SignedUp::Session(Box::new(session(&fetched, answer)?)));
+            return Ok(SignedUp::Session(Box::new(session(&fetched.body, answer)?)));
         }
         match answer.get("id").or_else(|| answer.get("user")?.get("id")) {
             Some(Value::String(_)) => Ok(SignedUp::Confirm),
@@ -204,8 +211,7 @@ impl Supabase {
         body: &Value,
     ) -> Result<Session, ProviderError> {
         let fetched = self.post(project, from, path, None, Some(body)).await?;
-        let answer = object(&fetched.body)?;
-        session(&fetched, answer)
+        Session::parse(&fetched.body)
     }
 
     /// Sends JSON and takes a good answer.
@@ -257,9 +263,9 @@ fn url(project: &SupabaseProject, path: &str) -> String {
     format!("{}/auth/v1/{path}", project.url)
 }
 
-fn session(fetched: &Fetched, answer: Map<String, Value>) -> Result<Session, ProviderError> {
+fn session(body: &[u8], answer: Map<String, Value>) -> Result<Session, ProviderError> {
     let tokens = answer::tokens(&answer)?;
-    let json = String::from_utf8(fetched.body.to_vec()).map_err(|_| unclear("not text"))?;
+    let json = String::from_utf8(body.to_vec()).map_err(|_| unclear("not text"))?;
     let mut answer = answer;
     let user = match answer.remove("user") {
         Some(Value::Object(user)) => user,

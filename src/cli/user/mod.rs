@@ -5,7 +5,7 @@
 //! `remove`, `set-password`, `grant --remove-…`) also ends what was given out, so that running gateways refuse it.
 
 mod export;
-mod import;
+pub(super) mod import;
 mod password;
 mod show;
 

@@ -5,7 +5,7 @@
 
 mod checked;
 mod fields;
-mod read;
+pub(in crate::cli) mod read;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read as _};
