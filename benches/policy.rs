@@ -5,10 +5,11 @@
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a bench ends at the first surprise")]
 
+#[path = "support/routes.rs"]
+mod routes;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -22,44 +23,6 @@ use portcullis::policy::set::{PolicySet, Revision};
 
 const ROUNDS: usize = 15;
 const DECISIONS: u32 = 20_000;
-
-/// A policy of `routes` routes of the usual shapes: an app for each hundred, each with its own base.
-fn policy_text(routes: usize) -> String {
-    let mut text = String::new();
-    for app in 0..routes.div_ceil(100) {
-        if app > 0 {
-            text.push_str("---\n");
-        }
-        write!(text, "version: 1\napp: app{app}\nbase: /v1/app{app}\nupstream: http://127.0.0.1:9000\n").expect("text");
-        if app == 0 {
-            text.push_str(
-                "identity: { local: { preset: local, secret: env:SECRET_KEY, audience: items } }\n\
-                 scopes: { items: All of items, items:read: Read, items:write: Write }\n\
-                 permissions: { items:delete: Delete }\n\
-                 roles: { admin: { can: \"*\", grants: [items] } }\n\
-                 access: { self_or_admin: { any: [ { where: path.id == user.id }, { role: admin } ] } }\n",
-            );
-        }
-        text.push_str("routes:\n");
-        for route in 0..routes.min(100).div_ceil(10) {
-            write!(
-                text,
-                "  GET /r{route}: {{ scope: items:read }}\n\
-                 \x20 POST /r{route}: {{ scope: items:write }}\n\
-                 \x20 GET /r{route}/{{id:int}}: {{ scope: items:read }}\n\
-                 \x20 PUT /r{route}/{{id:int}}: {{ scope: items:write }}\n\
-                 \x20 DELETE /r{route}/{{id:int}}: {{ permission: items:delete }}\n\
-                 \x20 GET /r{route}/{{id:int}}/owner: self_or_admin\n\
-                 \x20 GET /r{route}/{{id:int}}/parts/{{part}}: {{ scope: items:read }}\n\
-                 \x20 POST /r{route}/{{id:int}}/parts: {{ scope: items:write }}\n\
-                 \x20 GET /r{route}/files/**: authenticated\n\
-                 \x20 GET /r{route}/about: public\n",
-            )
-            .expect("text");
-        }
-    }
-    text
-}
 
 fn reader() -> Caller {
     let claims = serde_json::json!({"sub": "u1", "scope": "items:read profile", "aud": "items", "iss": "portcullis"});
@@ -80,7 +43,7 @@ fn decisions(policy: &Arc<PolicySet>, target: &str, caller: &Caller) -> f64 {
 fn main() {
     let mut out = std::io::stdout();
     let sizes = [10, 1_000, 10_000];
-    let policies = sizes.map(|size| support::policy(&policy_text(size)));
+    let policies = sizes.map(|size| support::policy(&routes::policy_text(size)));
     let caller = reader();
     let mut rounds: Vec<[f64; 3]> = (0..ROUNDS)
         .map(|_| {
@@ -101,7 +64,7 @@ fn main() {
         writeln!(out, "  {size:>6} routes {time:>7.0} ns   ratio to 10 routes {ratio:.2}").expect("stdout");
     }
 
-    let text = policy_text(10_000);
+    let text = routes::policy_text(10_000);
     let mut times: Vec<[Duration; 3]> = (0..5)
         .map(|_| {
             let start = Instant::now();

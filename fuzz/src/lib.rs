@@ -648,7 +648,7 @@ pub fn password_hash(data: &[u8]) {
     };
     let format = hash.format();
     if format.starts_with("argon2") {
-        let (memory, passes, lanes) = (number("$m=").or(number(",m=")), number(",t="), number(",p="));
+        let (memory, passes, lanes) = (number("$m=").or_else(|| number(",m=")), number(",t="), number(",p="));
         assert!(memory.is_some_and(|m| m <= 256 * 1024) && passes.is_some_and(|t| t <= 20), "{stored}");
         assert!(lanes.is_some_and(|p| p <= 16), "{stored}");
     }

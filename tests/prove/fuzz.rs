@@ -22,6 +22,8 @@ const MOST_TIME: Duration = Duration::from_millis(100);
 /// What costs more than a few microseconds: these have a smaller number of mutations.
 const HEAVY: &[&str] =
     &["pem", "jwks", "user_import", "settings", "openapi", "policy", "header_edits", "password_hash"];
+/// So long libFuzzer has each target: all of them, two at a time, take under ten minutes.
+const SECONDS: u64 = 44;
 /// Larger files are no seeds.
 const MOST_SEED: u64 = 8 * 1024;
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -282,26 +284,20 @@ impl Random {
 /// Gives each target to libFuzzer for a while, two at a time, and returns how many inputs were executed and how many broke
 /// something.
 fn with_libfuzzer(run: &mut Run, seeds: &BTreeMap<&str, Vec<Vec<u8>>>) -> (u64, u64) {
-    let tools = std::env::current_dir().unwrap().join("target/tools/bin");
-    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
-    let build = Command::new("cargo").env("PATH", &path).args(["fuzz", "build", "--sanitizer", "none"]).output();
+    let build = Command::new("target/tools/bin/cargo-fuzz").args(["fuzz", "build", "--sanitizer", "none"]).output();
     match build {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
             let printed = String::from_utf8_lossy(&output.stderr);
-            run.skip(format!(
-                "libFuzzer: {} (tests/setup-fuzz.sh installs cargo-fuzz)",
-                printed.lines().last().unwrap_or("")
-            ));
+            run.skip(format!("libFuzzer: {}", printed.lines().last().unwrap_or("")));
             return (0, 0);
         }
         Err(error) => {
-            run.skip(format!("libFuzzer: {error}"));
+            run.skip(format!("libFuzzer: no cargo-fuzz, which tests/setup-fuzz.sh installs ({error})"));
             return (0, 0);
         }
     }
-    let seconds: u64 = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(44);
-    run.measure("libfuzzer_seconds_each", seconds);
+    run.measure("libfuzzer_seconds_each", SECONDS);
     let waiting = Mutex::new(TARGETS.iter().map(|(name, _)| *name).rev().collect::<Vec<_>>());
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -310,7 +306,7 @@ fn with_libfuzzer(run: &mut Run, seeds: &BTreeMap<&str, Vec<Vec<u8>>>) -> (u64, 
                 loop {
                     let Some(name) = waiting.lock().unwrap().pop() else { return };
                     println!("    libFuzzer: {name}");
-                    let result = libfuzzer(name, &seeds[name], seconds);
+                    let result = libfuzzer(name, &seeds[name]);
                     results.lock().unwrap().push((name, result));
                 }
             });
@@ -334,7 +330,7 @@ fn with_libfuzzer(run: &mut Run, seeds: &BTreeMap<&str, Vec<Vec<u8>>>) -> (u64, 
 }
 
 /// One target: how many inputs were executed, or what was found.
-fn libfuzzer(name: &str, seeds: &[Vec<u8>], seconds: u64) -> Result<u64, String> {
+fn libfuzzer(name: &str, seeds: &[Vec<u8>]) -> Result<u64, String> {
     let work = Path::new("target/fuzz/work").join(name);
     let (grown, given) = (work.join("corpus"), work.join("seeds"));
     for folder in [&grown, &given] {
@@ -346,7 +342,7 @@ fn libfuzzer(name: &str, seeds: &[Vec<u8>], seconds: u64) -> Result<u64, String>
     let target = format!("fuzz/target/{}-unknown-linux-gnu/release/{name}", std::env::consts::ARCH);
     let output = Command::new(target)
         .args([&grown, &given])
-        .args([&format!("-max_total_time={seconds}"), "-timeout=1", "-print_final_stats=1", "-max_len=4096"])
+        .args([&format!("-max_total_time={SECONDS}"), "-timeout=1", "-print_final_stats=1", "-max_len=4096"])
         .args([&format!("-artifact_prefix={}/found-", work.display()), "-rss_limit_mb=2048", "-verbosity=0"])
         .output()
         .map_err(|error| error.to_string())?;
