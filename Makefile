@@ -12,7 +12,7 @@ PYTHON := $(STATE)/venv/bin/python
 FIGURES := attacks closure headers tokens fuzz reload fail-closed crash login jwks slow h2 secrets idle
 SIZE ?= full
 
-.PHONY: help demo run test lint fmt bench prove prove-table test-env fuzz-env clean $(FIGURES:%=prove-%)
+.PHONY: help demo run test lint fmt bench bench-baseline prove prove-table test-env fuzz-env clean $(FIGURES:%=prove-%)
 .PHONY: test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-supabase test-oidc test-guides test-skipped
 
 help: ## this list
@@ -34,6 +34,9 @@ fmt: ## formats the Rust code in place
 
 bench: ## measurements, as ratios inside one run
 	$(CARGO) bench --locked
+
+bench-baseline: ## counts instructions anew as what `make bench` compares with
+	$(CARGO) bench --locked --bench instructions -- baseline
 
 prove: test-env ## every promise at full size (about an hour and a half); records it in docs/proof
 	$(CARGO) test --release --locked --test prove -- $(if $(filter full,$(SIZE)),--full)

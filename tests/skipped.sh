@@ -12,6 +12,7 @@ log=${1:-target/test-env/cargo-test.log}
     fi
     [ -e target/test-env/node/.installed ] || echo "no Node: OAuth clients in Node, Swagger UI, the guides"
     tests/clients/chromium.sh >/dev/null || echo "no Chromium: Swagger UI"
+    echo "instruction counts, whose build takes minutes: \`make bench\`"
     [ -f "$log" ] && sed -nE 's/^test (.*) \.\.\. ignored(, )?(.*)$/ignored test \1 \3/p' "$log"
     true
 } | {
