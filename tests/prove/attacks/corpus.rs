@@ -58,6 +58,14 @@ pub struct Request {
     pub body: Option<Vec<u8>>,
 }
 
+/// Without the spaces and tabs around it.
+fn trimmed(value: &[u8]) -> Vec<u8> {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = value.iter().position(|byte| !blank(byte)).unwrap_or(value.len());
+    let end = value.iter().rposition(|byte| !blank(byte)).map_or(start, |last| last + 1);
+    value[start..end].to_vec()
+}
+
 type Pair = (Vec<u8>, Vec<u8>);
 
 #[derive(Clone, Debug, Default)]
@@ -118,6 +126,8 @@ pub enum Outcome {
     Closed,
     /// This status, and the upstream saw one request of this target.
     Forwarded(u16, Option<Vec<u8>>),
+    /// 400 or no answer, after the upstream saw the beginning of one request: its body broke off on the way.
+    Cut,
 }
 
 /// What must pass untouched.
@@ -348,7 +358,13 @@ impl Corpus {
                     lines: vec![[b"Authorization: ", authorization.as_bytes()].concat()],
                     ..group.request(keys)
                 };
-                push(&mut self.cases, Wire::Request(request), "", tokens.expect.as_ref().unwrap_or(&group.expect));
+                let expect = tokens.expect.as_ref().unwrap_or(&group.expect);
+                let good = policies.iter().any(|policy| {
+                    outcomes(expect, *policy, Some(&request.target))
+                        .iter()
+                        .any(|it| matches!(it, Outcome::Forwarded(..)))
+                });
+                push(&mut self.cases, Wire::Request(request), if good { "{admin}" } else { "" }, expect);
             }
         }
         for stream in &group.h2 {
@@ -444,7 +460,7 @@ impl Request {
         ];
         for line in &self.lines {
             if let Some(colon) = line.iter().position(|byte| *byte == b':') {
-                fields.push((line[..colon].to_ascii_lowercase(), line[colon + 1..].trim_ascii().to_vec()));
+                fields.push((line[..colon].to_ascii_lowercase(), trimmed(&line[colon + 1..])));
             }
         }
         H2 { fields, data: self.body.clone().into_iter().collect(), ..H2::default() }
@@ -575,8 +591,10 @@ fn outcomes(expect: &Expect, policy: Policy, target: Option<&[u8]>) -> Vec<Outco
     };
     let outcome = |text: &str| {
         let (status, forwarded) = text.split_once(' ').unwrap_or((text, ""));
-        if status == "closed" {
-            return Outcome::Closed;
+        match status {
+            "closed" => return Outcome::Closed,
+            "cut" => return Outcome::Cut,
+            _ => {}
         }
         let status = status.parse().unwrap_or_else(|_| panic!("`{text}` is no outcome"));
         match forwarded.trim() {

@@ -83,6 +83,7 @@ pub fn difference(policy: Policy, case: &Case, over: Over, back: &Back, seen: &[
     }
     let is = |outcome: &Outcome| match outcome {
         Outcome::Refused(status) => (back.status == Some(*status) || reset(*status)) && requests.is_empty(),
+        Outcome::Cut => matches!(back.status, None | Some(400)) && requests.len() == 1,
         Outcome::Closed => back.status.is_none() && back.ended && requests.is_empty(),
         Outcome::Forwarded(status, target) => {
             back.status == Some(*status)

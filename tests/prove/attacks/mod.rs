@@ -55,8 +55,9 @@ pub struct Target {
     pub tokens: bool,
     /// Whether it must do exactly what the corpus says.
     pub exact: bool,
-    /// Which forms are sent.
+    /// Which forms are sent: what has several is sent in the first one alone, unless `every_form`.
     pub over: Vec<Over>,
+    pub every_form: bool,
 }
 
 /// One instance, and the recording upstream behind it.
@@ -115,7 +116,7 @@ pub fn run_against(runtime: &Runtime, target: &Target, corpus: &Corpus, progress
                 (Wire::Request(_), _) | (Wire::H2(_), Over::H2) | (Wire::Raw(_), Over::Plain | Over::Tls) => true,
                 (Wire::H2(_), _) | (Wire::Raw(_), Over::H2) => false,
             };
-            if has_form {
+            if has_form && (target.every_form || !jobs.last().is_some_and(|(last, _)| last.id == case.id)) {
                 jobs.push(((*case).clone(), *over));
             }
         }
@@ -252,9 +253,9 @@ fn policy_text(policy: Policy, upstream: SocketAddr) -> String {
             "{head}routes:\n  GET /public/**: public\n  GET /api/items: {{ scope: items:read }}\n  POST /api/items: {{ scope: items:write }}\n  /api/admin/**: {{ role: admin }}\n"
         ),
         Policy::P1 => format!("{head}routes:\n  /**: public\n  /admin/**: {{ role: admin }}\n"),
-        Policy::Options => {
-            include_str!("options.yaml").replace("UPSTREAM", &upstream.to_string()).replace("IDENTITY\n", &identity)
-        }
+        Policy::Options => include_str!("options.yaml")
+            .replace("UPSTREAM", &upstream.to_string())
+            .replace("IDENTITY\n", &identity.replacen(" }\n", ", from: [bearer, cookie token] }\n", 1)),
     }
 }
 
@@ -292,7 +293,10 @@ pub fn run(run: &mut Run) {
         let owns: Vec<Own> = (0..2).map(|_| own(&runtime, policy, &corpus)).collect();
         let (lanes, sites): (Vec<Lane>, Vec<(Site, Gate)>) =
             owns.into_iter().map(|own| (own.lane, (own.site, own._gate))).unzip();
-        let forms = run.of(vec![Over::Plain, Over::H2], vec![Over::Plain, Over::Tls, Over::H2]);
+        let forms = match policy {
+            Policy::Options => vec![Over::Plain], // each of its apps has a host of its own, the certificate one name
+            _ => run.of(vec![Over::Plain, Over::H2], vec![Over::Plain, Over::Tls, Over::H2]),
+        };
         let target = Target {
             name: "Portcullis".to_owned(),
             policy,
@@ -301,6 +305,7 @@ pub fn run(run: &mut Run) {
             tokens: true,
             exact: true,
             over: forms,
+            every_form: run.is_full(),
         };
         let tally = run_against(&runtime, &target, &corpus, &mut |done, of| run.progress(policy.name(), done, of));
         for (_, how) in &tally.bypassed {
@@ -329,6 +334,10 @@ pub fn run(run: &mut Run) {
     run.count("requests forwarded without harm", total.forwarded_harmless);
     run.count("bypasses", total.bypassed.len() as u64);
     run.count("ordinary requests passed untouched", corpus.ordinary.len() as u64);
+    run.measure(
+        "known exception",
+        "headers that only CGI takes for framing (Transfer_Encoding, Content_Length) pass as any other header does",
+    );
     run.result(format!(
         "{} cases in {} requests, {} bypasses; {} ordinary requests untouched",
         crate::table::thousands(distinct),
@@ -339,7 +348,7 @@ pub fn run(run: &mut Run) {
 }
 
 /// Every row of the threat model that a single request can show.
-const ROWS: [(char, u8); 1] = [('A', 5)];
+const ROWS: [(char, u8); 8] = [('A', 29), ('B', 12), ('C', 15), ('D', 12), ('E', 14), ('F', 6), ('G', 23), ('I', 10)];
 /// Rows that no request alone shows, and where they are proved.
 const ELSEWHERE: &[(&str, &str)] = &include!("elsewhere.rs");
 
@@ -375,7 +384,7 @@ fn shape_of(run: &mut Run, corpus: &Corpus) -> u64 {
         .collect();
     run.count("advisories cited", cited.len() as u64);
     let distinct = wires.len() as u64;
-    run.check(distinct >= 1500, || format!("only {distinct} distinct cases"));
+    run.check(distinct >= 2500, || format!("only {distinct} distinct cases"));
     run.check(corpus.ordinary.len() >= 100, || format!("only {} ordinary requests", corpus.ordinary.len()));
     let mut classes = BTreeMap::new();
     for case in &corpus.cases {
@@ -455,6 +464,7 @@ pub fn against(arguments: &[String]) -> ExitCode {
         tokens: value("keys").is_some(),
         exact: false,
         over,
+        every_form: true,
     };
     let mut said = 0;
     let tally = run_against(&runtime, &target, &corpus, &mut |done, of| {
