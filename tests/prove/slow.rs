@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
 use crate::gate::{Gate, Site};
@@ -52,10 +53,12 @@ const KINDS: [(Kind, usize, u64); 11] = [
     (Kind::Body, 10, 30),
     (Kind::Stopped, 5, 30),
     (Kind::Chunk, 10, 30),
-    (Kind::Unread, 5, 31), // and a second for the end of the answer
-    (Kind::Sipped, 5, 31),
+    (Kind::Unread, 5, READ),
+    (Kind::Sipped, 5, READ),
 ];
 
+/// How long a write of an answer may take, in seconds.
+const READ: u64 = 30;
 const ANSWER: usize = 8 << 20;
 const POLICY: &str = "version: 1
 upstream: http://UPSTREAM
@@ -78,7 +81,8 @@ pub fn run(run: &mut Run) {
 }
 
 async fn measure(run: &mut Run, slow: usize, readers: usize) {
-    let upstream = upstream().await;
+    let (cut, mut cuts) = tokio::sync::mpsc::unbounded_channel();
+    let upstream = upstream(cut).await;
     let site = Site::new(&POLICY.replace("UPSTREAM", &upstream.to_string()));
     site.tls();
     let gate = site.start();
@@ -103,7 +107,7 @@ async fn measure(run: &mut Run, slow: usize, readers: usize) {
             // 250 addresses: one of them may hold 10,000 connections only.
             let from = Ipv4Addr::new(127, 0, 1, u8::try_from(begun % 250).unwrap() + 1);
             let to = if kind == Kind::Handshake { gate.tls.unwrap() } else { gate.address };
-            let wait = Duration::from_micros(u64::from(begun) * 700);
+            let wait = Duration::from_micros(u64::from(begun) * 1500);
             clients.spawn(async move {
                 tokio::time::sleep(wait).await;
                 (kind, deadline, client(kind, from, to).await)
@@ -126,6 +130,7 @@ async fn measure(run: &mut Run, slow: usize, readers: usize) {
         let (kind, deadline, closed) = one.unwrap();
         ended += 1;
         match closed {
+            Ok(after) if after.is_nan() => {} // a reader
             Ok(after) => {
                 let of = times.entry(kind).or_insert((0, f64::MAX, 0.0));
                 *of = (of.0 + 1, of.1.min(after), of.2.max(after));
@@ -137,6 +142,17 @@ async fn measure(run: &mut Run, slow: usize, readers: usize) {
             Err(error) => run.fail(format!("{kind:?}: {error}")),
         }
     }
+    let mut readers_ended: Vec<f64> = std::iter::from_fn(|| cuts.try_recv().ok()).collect();
+    readers_ended.sort_by(f64::total_cmp);
+    if let (Some(least), Some(most)) = (readers_ended.first(), readers_ended.last()) {
+        run.measure("readers: ended, after s", format!("{}: {least:.1} to {most:.1}", readers_ended.len()));
+        let due = READ as f64;
+        run.judge(*least > due - 1.0 && *most < due + 1.0, || {
+            format!("readers were ended after {least:.1} to {most:.1} s")
+        });
+    }
+    let count = readers_ended.len();
+    run.judge(count == readers, || format!("{count} of {readers} readers were ended"));
     run.check(early == 0, || format!("{early} were ended before their deadline"));
     run.judge(ended == all, || format!("{} were never ended: {:?}", all - ended, times.keys()));
     let beside = good.stop().await;
@@ -172,7 +188,7 @@ async fn measure(run: &mut Run, slow: usize, readers: usize) {
 async fn client(kind: Kind, from: Ipv4Addr, to: SocketAddr) -> Result<f64, String> {
     let socket = TcpSocket::new_v4().unwrap();
     if matches!(kind, Kind::Unread | Kind::Sipped) {
-        socket.set_recv_buffer_size(4096).unwrap();
+        socket.set_recv_buffer_size(64 << 10).unwrap();
     }
     socket.bind(SocketAddr::V4(SocketAddrV4::new(from, 0))).map_err(|error| format!("bind: {error}"))?;
     let mut stream = socket.connect(to).await.map_err(|error| format!("connect: {error}"))?;
@@ -201,21 +217,14 @@ async fn client(kind: Kind, from: Ipv4Addr, to: SocketAddr) -> Result<f64, Strin
     }
     let mut sink = [0; 4096];
     if matches!(kind, Kind::Unread | Kind::Sipped) {
-        // The end of a connection nobody reads shows in what is left of it: less than the answer.
-        while began.elapsed() < Duration::from_secs(36) {
-            let until = tokio::time::Instant::now() + Duration::from_millis(250);
-            if kind == Kind::Sipped {
-                match stream.read(&mut sink[..1]).await {
-                    Ok(1..) => {}
-                    Ok(0) | Err(_) => return Ok(began.elapsed().as_secs_f64()),
-                }
+        // The end of a connection waits behind the bytes that nobody reads: it shows at the upstream.
+        while began.elapsed() < Duration::from_secs(60) {
+            if kind == Kind::Sipped && !matches!(stream.read(&mut sink[..1]).await, Ok(1..)) {
+                break;
             }
-            tokio::time::sleep_until(until).await;
-            if began.elapsed() > Duration::from_secs(29) && gone(&stream) {
-                return Ok(began.elapsed().as_secs_f64());
-            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        return Err("nothing ended it within 36 s".to_owned());
+        return Ok(f64::NAN);
     }
     let pieces: Vec<&str> =
         if kind == Kind::Lines { vec![drip] } else { drip.split("").filter(|one| !one.is_empty()).collect() };
@@ -256,15 +265,15 @@ async fn ask_once(gate: &Gate) {
 }
 
 /// Answers `/large` with [`ANSWER`] bytes, anything else with `{}`, once the request's body has come; of a POST to
-/// `/items` it never comes.
-pub async fn upstream() -> SocketAddr {
+/// `/items` it never comes. Says how many seconds after its last progress a large answer was cut.
+pub async fn upstream(cut: UnboundedSender<f64>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let piece: Arc<[u8]> = vec![b'x'; 16 << 10].into();
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let piece = Arc::clone(&piece);
+            let (piece, cut) = (Arc::clone(&piece), cut.clone());
             tokio::spawn(async move {
                 let _ = stream.set_nodelay(true);
                 let mut received = Vec::new();
@@ -307,10 +316,13 @@ pub async fn upstream() -> SocketAddr {
                         }
                         continue;
                     }
+                    let mut began = Instant::now();
                     let mut sent = stream.write_all(head.as_bytes()).await;
                     for _ in 0..ANSWER / piece.len() {
+                        began = if sent.is_ok() { Instant::now() } else { began };
                         sent = sent.and(stream.write_all(&piece).await);
                         if sent.is_err() {
+                            let _ = cut.send(began.elapsed().as_secs_f64());
                             return;
                         }
                     }
@@ -319,12 +331,6 @@ pub async fn upstream() -> SocketAddr {
         }
     });
     address
-}
-
-/// Whether the other side ended the connection. Its end waits behind the bytes that nobody reads, but its kernel
-/// refuses what is written.
-fn gone(stream: &TcpStream) -> bool {
-    matches!(stream.try_write(b"\r\n"), Err(error) if error.kind() != std::io::ErrorKind::WouldBlock)
 }
 
 fn open_files(gate: &Gate) -> usize {

@@ -224,7 +224,7 @@ struct Tally {
 }
 
 async fn measure(run: &mut Run) {
-    let upstream = crate::slow::upstream().await;
+    let upstream = crate::slow::upstream(tokio::sync::mpsc::unbounded_channel().0).await;
     let site = Site::new(&POLICY.replace("UPSTREAM", &upstream.to_string()));
     let certificate = site.tls();
     let gate = site.start();
