@@ -427,15 +427,19 @@ fn escapes_again(text: &str, at: usize) -> bool {
     matches!(digits, [first, second, ..] if hex(*first).is_some() && hex(*second).is_some())
 }
 
-/// Whether a segment is `.` or `..`. No opt-in admits `a%2F..%2Fb` or `..;x`: who decodes the one or cuts the other
-/// sees a dot segment, and nobody needs them.
+/// Whether a segment is `.` or `..`. No opt-in admits `a%2F..%2Fb`, `..;x` or `%252e%252e`: who decodes the one, cuts
+/// the other or decodes the third twice sees a dot segment, and nobody needs them.
 fn is_dotted(segment: &str, irregular: Irregular) -> bool {
-    let is_dot = |part: &str| matches!(part, "." | "..");
-    if irregular.is_empty() || !segment.contains('.') {
-        return is_dot(segment);
+    let is_dot = |part: &str| matches!(part.split(';').next(), Some("." | ".."));
+    if irregular.is_empty() {
+        return matches!(segment, "." | "..");
     }
     let decoded = percent_decode_str(segment).decode_utf8_lossy();
-    decoded.split('/').any(|part| is_dot(part.split(';').next().unwrap_or_default()))
+    if decoded.split('/').any(is_dot) {
+        return true;
+    }
+    irregular.contains(Irregular::DOUBLE_ENCODING)
+        && percent_decode_str(&decoded).decode_utf8_lossy().split(['/', '\\']).any(is_dot)
 }
 
 /// A byte that may stand in a path as it is.
@@ -569,6 +573,12 @@ mod tests {
             ("/public/..%3b/admin", E::DotSegment),
             ("/public/..%2fadmin", E::DotSegment),
             ("/public;/../admin", E::DotSegment),
+            ("/public/%252e%252e/admin", E::DotSegment),
+            ("/public/%252e./admin", E::DotSegment),
+            ("/public/..%252fadmin", E::DotSegment),
+            ("/public/x%255c..%255cadmin", E::DotSegment),
+            ("/public/%252e%252e;x/admin", E::DotSegment),
+            ("/%25%32e%25%32%65", E::DotSegment),
             ("/%5cadmin", E::Backslash),
             ("/admin%5cx", E::Backslash),
             ("/private%5csecret.txt", E::Backslash),
@@ -627,7 +637,7 @@ mod tests {
             ("//", Irregular::DOUBLE_SLASH, &[""]),
             ("/admin;a=1/x", Irregular::PATH_PARAMS, &["admin;a=1", "x"]),
             ("/admin%3Ba", Irregular::PATH_PARAMS, &["admin;a"]),
-            ("/public/%252e%252e/admin", Irregular::DOUBLE_ENCODING, &["public", "%2e%2e", "admin"]),
+            ("/public/%252ehidden", Irregular::DOUBLE_ENCODING, &["public", "%2ehidden"]),
             ("/%2561dmin", Irregular::DOUBLE_ENCODING, &["%61dmin"]),
             ("/a%2Fb;c//", Irregular::ENCODED_SLASH | Irregular::PATH_PARAMS | Irregular::DOUBLE_SLASH, &["a/b;c", ""]),
         ];
@@ -639,8 +649,8 @@ mod tests {
             assert!(irregular.admit(Irregular::NONE).is_err());
         }
         // The digits of the inner escape may themselves be encoded.
-        let target = parse("/%25%32e%25%32%65").unwrap();
-        assert_eq!((target.forwarded(), target.irregular()), ("/%252e%252e", Irregular::DOUBLE_ENCODING));
+        let target = parse("/%25%32f%25%32%66").unwrap();
+        assert_eq!((target.forwarded(), target.irregular()), ("/%252f%252f", Irregular::DOUBLE_ENCODING));
     }
 
     #[test]

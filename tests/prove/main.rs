@@ -28,6 +28,9 @@ mod frames;
 mod fuzz;
 #[path = "../../fuzz/src/lib.rs"]
 mod fuzz_targets;
+mod closure;
+mod crowd;
+mod dice;
 mod gate;
 mod good;
 mod h2;
@@ -43,6 +46,12 @@ use run::{Figure, Run, Size};
 /// What is promised, in the order of `docs/proof.md`.
 fn figures() -> Vec<Figure> {
     vec![
+        Figure {
+            id: "R2",
+            name: "closure",
+            promise: "however a common upstream reads a forwarded path, the caller may have that path too: 10^8 readings",
+            run: closure::run,
+        },
         Figure {
             id: "R1",
             name: "attacks",
