@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::corpus::{H2, Wire};
+use super::corpus::{H2, Request, Wire};
 use super::framing::{self, Framing};
 use crate::h2raw;
 
@@ -51,11 +51,24 @@ pub async fn send(address: SocketAddr, over: Over, wire: &Wire, whole: bool) -> 
         (Wire::H2(stream), Over::H2) => Some(h2(address, stream).await),
         (Wire::Request(request), _) => {
             let head = request.method == b"HEAD";
-            Some(h1(address, over, &request.bytes(), !head && whole).await)
+            Some(h1(address, over, &of_scheme(request, over).bytes(), !head && whole).await)
         }
         (Wire::Raw(bytes), Over::Plain | Over::Tls) => Some(h1(address, over, bytes, false).await),
         (Wire::H2(_), _) | (Wire::Raw(_), Over::H2) => None,
     }
+}
+
+/// An absolute form names the scheme of its connection, or the other one: over TLS these two change places.
+fn of_scheme(request: &Request, over: Over) -> Request {
+    let mut request = request.clone();
+    if over == Over::Tls {
+        if let Some(rest) = request.target.strip_prefix(b"http://") {
+            request.target = [b"https://", rest].concat();
+        } else if let Some(rest) = request.target.strip_prefix(b"https://") {
+            request.target = [b"http://", rest].concat();
+        }
+    }
+    request
 }
 
 async fn h1(address: SocketAddr, over: Over, bytes: &[u8], one: bool) -> Back {
