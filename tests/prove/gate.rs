@@ -18,6 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Site {
     pub folder: tempfile::TempDir,
     environment: Vec<(String, String)>,
+    through: Vec<String>,
 }
 
 impl Site {
@@ -25,7 +26,7 @@ impl Site {
     pub fn new(policy: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("policies")).unwrap();
-        let site = Self { folder, environment: Vec::new() };
+        let site = Self { folder, environment: Vec::new(), through: Vec::new() };
         site.write("policies/policy.yaml", policy);
         site
     }
@@ -56,13 +57,22 @@ impl Site {
         made.cert.der().clone()
     }
 
+    /// Starts the program through another one that becomes it, given by its whole path.
+    pub fn through(mut self, words: &[&str]) -> Self {
+        self.through = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// The program with these arguments, in the folder.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        let program = env!("CARGO_BIN_EXE_portcullis").to_owned();
+        let words: Vec<&String> = self.through.iter().chain([&program]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         command.current_dir(self.path()).env_clear();
         command.envs(self.environment.iter().map(|(name, value)| (name, value))).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -35,6 +35,7 @@ mod gate;
 mod good;
 mod h2;
 mod idle;
+mod reload;
 mod run;
 mod slow;
 mod table;
@@ -63,6 +64,12 @@ fn figures() -> Vec<Figure> {
             name: "fuzz",
             promise: "no input crashes, stalls or misleads any of the 25 parsers of network or policy bytes, each fuzzed",
             run: fuzz::run,
+        },
+        Figure {
+            id: "R6",
+            name: "reload",
+            promise: "1,000 reloads under load, half of them hostile (broken, huge, unreadable, half written): no request fails, none is decided by two policies, good ones are live within 1 s and bad ones change nothing",
+            run: reload::run,
         },
         Figure {
             id: "R11",
