@@ -27,7 +27,7 @@ const DECISIONS: u32 = 20_000;
 fn reader() -> Caller {
     let claims = serde_json::json!({"sub": "u1", "scope": "items:read profile", "aud": "items", "iss": "portcullis"});
     let claims = Claims::new(claims.as_object().cloned().expect("an object"));
-    Caller::Known(Box::new(ClaimMapping::local().identity(claims, IssuerName::new("local"), Transport::Bearer, None)))
+    Caller::Known(Arc::new(ClaimMapping::local().identity(claims, IssuerName::new("local"), Transport::Bearer, None)))
 }
 
 /// Nanoseconds of one decision: the target parsed, the route found, the caller judged.

@@ -216,7 +216,7 @@ fn usual_host(policy: &PolicySet) -> String {
 
 fn stated(policy: &PolicySet, fixture: &Fixture, now: Timestamp) -> Result<Presented, String> {
     let identity = cases::identity(policy, fixture, now).map_err(|error| error.to_string())?;
-    Ok(Presented::Identity(Box::new(identity)))
+    Ok(Presented::Identity(Arc::new(identity)))
 }
 
 fn token_text(argument: &str) -> Result<String, String> {
@@ -242,7 +242,7 @@ fn verified(policy: &PolicySet, token: &str, now: Timestamp) -> (Presented, Stri
             let expires = token.expires().map_or_else(String::new, |at| format!(" · expires in {}", until(now, at)));
             let algorithm = token.algorithm().map_or_else(String::new, |algorithm| algorithm.to_string());
             let who = format!("token · {algorithm}{expires}");
-            (Presented::Identity(Box::new(identity)), who, None)
+            (Presented::Identity(Arc::new(identity)), who, None)
         }
         Err(error) => {
             let why = no_keys.map_or_else(String::new, |why| format!(" ({why})"));
@@ -276,7 +276,7 @@ fn unverified(policy: &PolicySet, token: &str) -> Result<(Presented, String, Opt
         .or_else(|| policy.verifier.issuers().next())
         .ok_or("the policy names nobody who may sign tokens")?;
     let identity = rules.mapping.identity(claims, rules.name.clone(), Transport::Bearer, None);
-    Ok((Presented::Identity(Box::new(identity)), "token · NOT VERIFIED".to_owned(), None))
+    Ok((Presented::Identity(Arc::new(identity)), "token · NOT VERIFIED".to_owned(), None))
 }
 
 /// An identity written on the command line, read as in `identities`.

@@ -44,7 +44,7 @@ pub enum Presented {
     /// It is bad, for this reason.
     Invalid(String),
     /// It is good.
-    Identity(Box<Identity>),
+    Identity(Arc<Identity>),
 }
 
 /// The answer to a request.

@@ -59,7 +59,7 @@ fn policy(text: &str) -> Arc<PolicySet> {
 pub(super) fn user(policy: &PolicySet, claims: Value) -> Presented {
     let Value::Object(claims) = claims else { panic!("claims are an object") };
     let issuer = &policy.issuers[0];
-    Presented::Identity(Box::new(issuer.mapping.identity(
+    Presented::Identity(Arc::new(issuer.mapping.identity(
         Claims::new(claims),
         issuer.name.clone(),
         Transport::Bearer,
@@ -571,7 +571,7 @@ fn explained(policy: &Arc<PolicySet>, request: &str, name: &str) -> String {
     let head = RequestHead::new(method, url.path(), &map);
     let fixture = policy.fixtures.iter().find(|fixture| fixture.name.value == name);
     let presented = match fixture {
-        Some(fixture) => Presented::Identity(Box::new(cases::identity(policy, &fixture.value, NOW).unwrap())),
+        Some(fixture) => Presented::Identity(Arc::new(cases::identity(policy, &fixture.value, NOW).unwrap())),
         None => Presented::Nothing,
     };
     let place = fixture.map(|fixture| Place::of(&policy.sources, fixture.name.span));
@@ -650,7 +650,7 @@ fn a_decision_is_recalled_from_its_masks() {
     let policy = Arc::clone(saas().policy());
     let request = "DELETE //api.acme.example/v1/t/acme/projects/8b1a9953-c461-4296-a827-abf8c47804d7";
     let fixture = policy.fixtures.iter().find(|fixture| fixture.name.value == "eve").unwrap();
-    let eve = Presented::Identity(Box::new(cases::identity(&policy, &fixture.value, NOW).unwrap()));
+    let eve = Presented::Identity(Arc::new(cases::identity(&policy, &fixture.value, NOW).unwrap()));
     let Decision::Deny(denial) = answer(&policy, request, &[], eve) else { panic!("eve is of another tenant") };
     let masks = denial.masks.unwrap();
     // The masks of the decision log's sample: authenticated, permission and mfa hold, so does not-suspended.

@@ -49,7 +49,7 @@ pub enum Caller {
     /// No credential was sent, or none was looked at.
     Anonymous,
     /// A credential was sent and verified.
-    Known(Box<Identity>),
+    Known(Arc<Identity>),
 }
 
 /// A fact read from a claim. A wrong type is not the same as missing: no comparison with it holds, and a list

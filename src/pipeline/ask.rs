@@ -156,12 +156,12 @@ impl Pipeline {
             }
             Need::Introspection { issuer, token } => {
                 let (active, now) = (self.active(), self.now());
-                let with = (&*active.policy, &active.verifier);
+                let with = (&*active.policy, active.tokens.verifier());
                 found.introspected = Some(services.inquiries.token(with, issuer, token, now).await);
             }
             Need::SessionCheck { issuer, token } => {
                 let (active, now) = (self.active(), self.now());
-                let with = (&*active.policy, &active.verifier);
+                let with = (&*active.policy, active.tokens.verifier());
                 found.checked = Some(services.inquiries.session(with, issuer, token, now).await);
             }
             Need::SsrRefresh { issuer, session, client } => {

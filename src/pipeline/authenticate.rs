@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, header};
 use smallvec::SmallVec;
 
+use super::token_cache::{Remembered, TokenCache};
 use super::{Authorization, Checked, Course, Found, Introspected, KeyFound, Need, RETRY, Refreshed, Stop, cors};
 use crate::browser::{LiveSession, SessionFound};
 use crate::clock::Timestamp;
@@ -56,7 +57,7 @@ impl Authenticated<'_> {
 /// What tokens are checked with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct With<'a> {
-    pub(super) verifier: &'a Verifier,
+    pub(super) tokens: &'a TokenCache,
     pub(super) revoked: &'a RevokedList,
     /// Whether the store is open that would know.
     pub(super) knows_revocations: bool,
@@ -64,6 +65,12 @@ pub(super) struct With<'a> {
     pub(super) ends_sessions: bool,
     /// What was found out for this request.
     pub(super) found: &'a Found,
+}
+
+impl<'a> With<'a> {
+    fn verifier(&self) -> &'a Verifier {
+        self.tokens.verifier()
+    }
 }
 
 /// The caller of a request. Nobody is a caller too: whether that is enough, `authorize` says.
@@ -91,18 +98,18 @@ pub(super) fn authenticate<'a>(
     let sent_by = |issuer: &IssuerName| {
         cookies.iter().find(|cookie| cookie.issuer.name == *issuer && cookie.token == credential.token())
     };
-    let mut verified = with.verifier.verify(credential.token(), now);
+    let mut verified = with.tokens.verify(credential.token(), now);
     let mut renewed = None;
     if transport != Transport::Bearer
         && let Some(ended) = ended(&verified, now)
-        && let Some((issuer, _)) = with.verifier.named(credential.token())
+        && let Some((issuer, _)) = with.verifier().named(credential.token())
         && let Some((cookie, session)) = sent_by(&issuer).and_then(|cookie| Some((cookie, cookie.session.as_ref()?)))
     {
         match renew(with, (cookie, session), ended, head, course)? {
             Renewal::Keep => {}
             Renewal::Nobody => return Ok(Authenticated::NOBODY),
             Renewal::New(token) => {
-                verified = with.verifier.verify(token, now);
+                verified = with.tokens.verify(token, now);
                 renewed = Some(token);
             }
         }
@@ -110,10 +117,10 @@ pub(super) fn authenticate<'a>(
     let token = renewed.unwrap_or_else(|| credential.token());
     let verified = match verified {
         Ok(verified) => verified,
-        Err(error) => match project_key(with, policy, token, &error, now) {
+        Err(error) => Remembered::new(match project_key(with, policy, token, &error, now) {
             Some(key) => key,
             None => verify_later(with, policy, token, error)?,
-        },
+        }),
     };
     let Some(issuer) = policy.issuer(verified.issuer()) else { return Err(refuse("issuer_unknown").into()) };
     match issuer.admit(verified.claims()) {
@@ -134,7 +141,7 @@ pub(super) fn authenticate<'a>(
     }
     check_session(with, routed, issuer, token)?;
     Ok(Authenticated {
-        caller: Caller::Known(Box::new(verified.identity(transport))),
+        caller: Caller::Known(verified.identity(transport)),
         token: Some(renewed.map_or_else(|| credential.into_token(), Cow::Borrowed)),
         transport: Some(transport),
         access: None,
@@ -153,7 +160,7 @@ fn project_key(
         return None;
     }
     let mut projects = policy.issuers.iter().filter(|issuer| issuer.db_roles.is_some());
-    projects.find_map(|issuer| with.verifier.verify_project_key(&issuer.name, token, now).ok())
+    projects.find_map(|issuer| with.verifier().verify_project_key(&issuer.name, token, now).ok())
 }
 
 /// How a token has ended, if it has.
@@ -165,7 +172,7 @@ enum Ended {
     Long,
 }
 
-fn ended(verified: &Result<VerifiedToken, TokenError>, now: Timestamp) -> Option<Ended> {
+fn ended(verified: &Result<Arc<Remembered>, TokenError>, now: Timestamp) -> Option<Ended> {
     match verified {
         Ok(verified) => verified.expires().is_some_and(|expires| expires <= now).then_some(Ended::Just),
         Err(TokenError::Expired) => Some(Ended::Long),
@@ -264,12 +271,12 @@ fn by_session<'a>(
         return Err(CredentialError::Conflicting.into());
     }
     let verified = match &session.client_id {
-        Some(client) => with.verifier.verify_id_token(&session.issuer, client, token, now),
-        None => with.verifier.verify(token, now),
+        Some(client) => with.verifier().verify_id_token(&session.issuer, client, token, now).map(Remembered::new),
+        None => with.tokens.verify(token, now),
     };
     let verified = match verified {
         Ok(verified) => verified,
-        Err(error) => verify_later(with, routed.policy(), token, error)?,
+        Err(error) => Remembered::new(verify_later(with, routed.policy(), token, error)?),
     };
     if *verified.issuer() != session.issuer {
         return Err(refuse("issuer_unknown").into());
@@ -290,7 +297,7 @@ fn by_session<'a>(
     check_session(with, routed, issuer, token)?;
     let bearer = HeaderValue::try_from(format!("Bearer {access}")).map_err(|_| refuse("token_malformed"))?;
     Ok(Authenticated {
-        caller: Caller::Known(Box::new(verified.identity(Transport::Session))),
+        caller: Caller::Known(verified.identity(Transport::Session)),
         token: Some(Cow::Borrowed(token)),
         transport: Some(Transport::Session),
         access: Some(bearer),
@@ -301,7 +308,7 @@ fn by_session<'a>(
 fn verify_later(with: With<'_>, policy: &PolicySet, token: &str, error: TokenError) -> Result<VerifiedToken, Stop> {
     match error {
         TokenError::KeysUnavailable | TokenError::UnknownKey => {
-            let named = with.verifier.named(token);
+            let named = with.verifier().named(token);
             let remote = |name: &IssuerName| policy.issuer(name).is_some_and(|issuer| issuer.remote.is_some());
             match (named.filter(|(issuer, _)| remote(issuer)), with.found.key) {
                 (Some((issuer, kid)), None) => Err(Stop::Ask(Need::Key { issuer, kid })),

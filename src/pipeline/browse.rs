@@ -60,7 +60,7 @@ impl Pipeline {
         let origin = origin(services.public_url.as_deref(), &permit.app().hosts, &reached_at);
         let visit = Visit {
             policy: about.policy(),
-            verifier: &about.active.verifier,
+            verifier: about.active.tokens.verifier(),
             app: permit.app(),
             login,
             browser: sessions,

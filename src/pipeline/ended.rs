@@ -73,10 +73,10 @@ fn bearer(value: &str) -> Option<&str> {
 /// it cannot know, the only project is believed. With several that is not enough: one could vouch for the users of another.
 fn vouched(active: &Active, token: &str, at: Timestamp) -> Option<(IssuerName, Map<String, Value>)> {
     let is_project = |issuer: &&crate::policy::set::Issuer| issuer.db_roles.is_some();
-    let (name, claims) = active.verifier.vouched(token)?;
+    let (name, claims) = active.tokens.verifier().vouched(token)?;
     active.policy.issuer(&name).filter(is_project)?;
     let is_only_one = active.policy.issuers.iter().filter(is_project).count() == 1;
-    match active.verifier.verify(token, at) {
+    match active.tokens.verifier().verify(token, at) {
         Ok(_) | Err(TokenError::Expired) => Some((name, claims)),
         Err(TokenError::KeysUnavailable | TokenError::UnknownKey) if is_only_one => Some((name, claims)),
         Err(_) => None,

@@ -21,6 +21,7 @@ mod outcome;
 mod own;
 mod record;
 mod ssr;
+mod token_cache;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,13 +53,13 @@ use crate::store::revoked::RevokedList;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::Metrics;
-use crate::token::verify::Verifier;
 
 pub use self::ask::{Checked, Found, Introspected, KeyFound, Need, Refreshed};
 pub use self::id::DecisionId;
 pub use self::inquiries::{Inquiries, Outage};
 use self::limit::{Limited, Limits, SharedTake, Shelf};
 pub use self::record::Answered;
+use self::token_cache::TokenCache;
 
 /// When to come back where something is missing that will be there again.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
@@ -146,8 +147,8 @@ struct Active {
     policy: Arc<PolicySet>,
     services: Arc<Services>,
     keys: Arc<Keys>,
-    /// The policy's, with the keys that are not in the policy.
-    verifier: Verifier,
+    /// The policy's verifier, with the keys that are not in the policy, and what it has verified.
+    tokens: TokenCache,
     limits: Limits,
     /// Whether the store that the policy needs is open.
     knows_revocations: bool,
@@ -410,7 +411,7 @@ impl Pipeline {
 
         let began = Instant::now();
         let with = authenticate::With {
-            verifier: &active.verifier,
+            tokens: &active.tokens,
             revoked: &active.services.revoked,
             knows_revocations: active.knows_revocations,
             ends_sessions: active.ends_sessions,
@@ -497,10 +498,11 @@ impl Pipeline {
         if let Some(active) = self.active_of(&policy, &services, &keys) {
             return active;
         }
-        let (limits, verifier) = (self.shelf.limits(&policy), keys.verifier(&policy));
+        let limits = self.shelf.limits(&policy);
+        let tokens = TokenCache::new(keys.verifier(&policy), self.settings.metrics.token_cache());
         let knows_revocations = services.has_store || !policy.needs_store();
         let ends_sessions = policy.ends_sessions();
-        let active = Arc::new(Active { policy, services, keys, verifier, limits, knows_revocations, ends_sessions });
+        let active = Arc::new(Active { policy, services, keys, tokens, limits, knows_revocations, ends_sessions });
         self.active.publish(Some(Arc::clone(&active)));
         active
     }

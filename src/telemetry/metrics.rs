@@ -100,6 +100,11 @@ struct LimitLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LoginLabels {
     outcome: &'static str,
 }
@@ -163,6 +168,7 @@ pub struct Metrics {
     issuer_unknown_keys: Family<IssuerLabels, Counter>,
     issuer_keys: Family<IssuerLabels, Gauge>,
     issuer_keys_age: Family<IssuerLabels, Gauge>,
+    token_cache: CacheCounters,
     store_errors: Counter,
     revocations: Gauge,
     revocations_current: Gauge,
@@ -208,6 +214,7 @@ impl Metrics {
             issuer_unknown_keys: Family::default(),
             issuer_keys: Family::default(),
             issuer_keys_age: Family::default(),
+            token_cache: CacheCounters::default(),
             store_errors: Counter::default(),
             revocations: Gauge::default(),
             revocations_current: Gauge::default(),
@@ -271,6 +278,16 @@ impl Metrics {
             "How long ago an issuer's keys were fetched",
             metrics.issuer_keys_age.clone(),
         );
+        let token_cache = Family::<CacheLabels, Counter>::default();
+        metrics.token_cache = CacheCounters {
+            hits: token_cache.get_or_create_owned(&CacheLabels { result: "hit" }),
+            misses: token_cache.get_or_create_owned(&CacheLabels { result: "miss" }),
+        };
+        registry.register(
+            "token_cache",
+            "Tokens that had been verified before (`hit`), and those that had not (`miss`)",
+            token_cache,
+        );
         registry.register(
             "store_errors",
             "Logins, refreshes and the like that were answered 503 because a store did not answer",
@@ -289,6 +306,11 @@ impl Metrics {
         registry.register("ready", "What `/-/ready` says: 1 or 0", metrics.ready.clone());
         metrics.registry = registry;
         metrics
+    }
+
+    /// The counters of the cache of verified tokens.
+    pub fn token_cache(&self) -> CacheCounters {
+        self.token_cache.clone()
     }
 
     /// The counters of an app; `None` for requests that belong to none.
@@ -425,6 +447,15 @@ impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
+}
+
+/// The counters of a cache.
+#[derive(Clone, Debug, Default)]
+pub struct CacheCounters {
+    /// What was in it.
+    pub hits: Counter,
+    /// What was not.
+    pub misses: Counter,
 }
 
 /// The counters of one app.

@@ -33,23 +33,23 @@ use crate::upstream::Upstream;
 const HOUR: u64 = 3600;
 
 /// A key pair of an issuer.
-struct Pair {
+pub struct Pair {
     minter: Minter,
     kid: &'static str,
 }
 
 impl Pair {
-    fn new(kid: &'static str, seed: u8) -> Self {
+    pub fn new(kid: &'static str, seed: u8) -> Self {
         Self { minter: Minter::generate(Algorithm::ES256, &[seed; 32]).unwrap().0, kid }
     }
 
     /// What is published of it.
-    fn jwk(&self) -> Value {
+    pub fn jwk(&self) -> Value {
         Value::Object(self.minter.verifying_key().named(Kid::new(self.kid)).to_jwk().unwrap())
     }
 
     /// A token of an issuer, good for two days.
-    fn token(&self, issuer: &str) -> String {
+    pub fn token(&self, issuer: &str) -> String {
         self.token_named(issuer, self.kid)
     }
 
@@ -80,7 +80,7 @@ fn policy(issuers: &str) -> String {
     )
 }
 
-fn by_url(name: &str, idp: &Idp) -> String {
+pub fn by_url(name: &str, idp: &Idp) -> String {
     let (issuer, url) = (idp.issuer(), idp.keys_url());
     format!("  {name}: {{ preset: jwt, jwks_url: '{url}', issuer: '{issuer}', audience: api, algorithms: [ES256] }}\n")
 }
@@ -100,7 +100,7 @@ pub struct World {
 }
 
 impl World {
-    fn new(issuers: &str) -> Self {
+    pub fn new(issuers: &str) -> Self {
         Self::of(&policy(issuers))
     }
 
@@ -131,12 +131,12 @@ impl World {
         self.issuers.fetch_due(&self.policy.snapshot()).await;
     }
 
-    async fn after(&self, seconds: u64) {
+    pub async fn after(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
         self.tick().await;
     }
 
-    async fn ask(&self, token: &str) -> u16 {
+    pub async fn ask(&self, token: &str) -> u16 {
         self.ask_for("/items", token).await.0
     }
 
@@ -170,7 +170,7 @@ impl World {
         self.services.snapshot().problems(&self.policy.snapshot())
     }
 
-    fn metric(&self, line: &str) -> bool {
+    pub fn metric(&self, line: &str) -> bool {
         self.metrics.encode(self.clock.now(), &DecisionLog::none()).lines().any(|found| found == line)
     }
 }

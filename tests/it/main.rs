@@ -32,4 +32,5 @@ mod presets;
 mod redirect;
 mod ssr;
 mod table;
+mod token_cache;
 mod upstream;

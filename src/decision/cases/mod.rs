@@ -219,7 +219,7 @@ fn run_one(
                 client = ClientAddr::new(ip);
             }
             match identity(policy, &definition.value, now) {
-                Ok(identity) => Presented::Identity(Box::new(identity)),
+                Ok(identity) => Presented::Identity(Arc::new(identity)),
                 Err(error) => return malformed(error.to_string()),
             }
         }

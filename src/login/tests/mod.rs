@@ -288,7 +288,7 @@ impl World {
 
     fn caller(&self, token: &str) -> Caller {
         let verified = self.policy.verifier.verify(token, self.clock.now()).unwrap();
-        Caller::Known(Box::new(verified.identity(Transport::Bearer)))
+        Caller::Known(std::sync::Arc::new(verified.identity(Transport::Bearer)))
     }
 
     fn claims(&self, token: &str) -> BTreeMap<String, Value> {

@@ -104,9 +104,17 @@ pub struct AmbiguousIssuers(pub IssuerName, pub IssuerName);
 pub struct VerifiedToken {
     rules: Arc<IssuerRules>,
     claims: Claims,
-    expires: Option<Timestamp>,
+    times: Times,
     kid: Option<Kid>,
     algorithm: Option<Algorithm>,
+}
+
+/// The times that a token states.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    expires: Option<Timestamp>,
+    not_before: Option<Timestamp>,
+    issued: Option<Timestamp>,
 }
 
 // === impl IssuerRules ===
@@ -145,30 +153,42 @@ impl IssuerRules {
         if fits { Ok(()) } else { Err(TokenError::WrongType) }
     }
 
-    /// Checks the claims of a token whose signature is good, and returns when it ends.
-    fn check_claims(&self, claims: &Claims, now: Timestamp) -> Result<Option<Timestamp>, TokenError> {
+    /// Checks the claims of a token whose signature is good, and returns its times.
+    fn check_claims(&self, claims: &Claims, now: Timestamp) -> Result<Times, TokenError> {
         self.check_issuer(claims)?;
         self.check_audience(claims)?;
         let (expires, issued) = (time(claims, "exp")?, time(claims, "iat")?);
+        self.check_end(expires, now)?; // before the type of `nbf`: what has ended is over, whatever else it says
+        let times = Times { expires, not_before: time(claims, "nbf")?, issued };
+        self.check_times(&times, now)?;
+        Ok(times)
+    }
+
+    fn check_end(&self, expires: Option<Timestamp>, now: Timestamp) -> Result<(), TokenError> {
         match expires {
             // RFC 7519 §4.1.4: the current time must be before it.
-            Some(expires) if now >= expires.plus(self.leeway) => return Err(TokenError::Expired),
-            None if self.expiry == Expiry::Required => return Err(TokenError::MissingClaim("exp")),
-            Some(_) | None => {}
+            Some(expires) if now >= expires.plus(self.leeway) => Err(TokenError::Expired),
+            None if self.expiry == Expiry::Required => Err(TokenError::MissingClaim("exp")),
+            Some(_) | None => Ok(()),
         }
-        if time(claims, "nbf")?.is_some_and(|not_before| not_before > now.plus(self.leeway)) {
+    }
+
+    /// Whether a token with these times is good now. Of what was verified, this alone changes as time passes.
+    fn check_times(&self, times: &Times, now: Timestamp) -> Result<(), TokenError> {
+        self.check_end(times.expires, now)?;
+        if times.not_before.is_some_and(|not_before| not_before > now.plus(self.leeway)) {
             return Err(TokenError::NotYetValid);
         }
-        if issued.is_some_and(|issued| issued > now.plus(self.leeway)) {
+        if times.issued.is_some_and(|issued| issued > now.plus(self.leeway)) {
             return Err(TokenError::IssuedInFuture);
         }
         if let Some(most) = self.max_token_age {
-            let issued = issued.ok_or(TokenError::MissingClaim("iat"))?;
-            if expires.unwrap_or(now).since(issued) > most {
+            let issued = times.issued.ok_or(TokenError::MissingClaim("iat"))?;
+            if times.expires.unwrap_or(now).since(issued) > most {
                 return Err(TokenError::TooLongLived);
             }
         }
-        Ok(expires)
+        Ok(())
     }
 
     fn check_issuer(&self, claims: &Claims) -> Result<(), TokenError> {
@@ -309,11 +329,11 @@ impl Verifier {
         let IssuerKeys::Known(keys) = &rules.keys else { return Err(TokenError::KeysUnavailable) };
         let key = keys.verify(&token, rules.algorithms).map_err(|error| rules.foreign_or(error, &payload))?;
         let claims = Claims::parse(&payload).map_err(Malformed::Claims)?;
-        let expires = rules.check_claims(&claims, now)?;
+        let times = rules.check_claims(&claims, now)?;
         Ok(VerifiedToken {
             rules: Arc::clone(rules),
             claims,
-            expires,
+            times,
             kid: key.kid().cloned(),
             algorithm: Some(header.algorithm),
         })
@@ -377,12 +397,12 @@ impl Verifier {
         }
         check_kind(claims)?;
         let claims = Claims::new(claims.clone());
-        let expires = match claims.get("iss") {
+        let times = match claims.get("iss") {
             None => IssuerRules { issuer: ExpectedIssuer::DangerAny, ..IssuerRules::clone(rules) }
                 .check_claims(&claims, now)?,
             Some(_) => rules.check_claims(&claims, now)?,
         };
-        Ok(VerifiedToken { rules: Arc::clone(rules), claims, expires, kid: None, algorithm: None })
+        Ok(VerifiedToken { rules: Arc::clone(rules), claims, times, kid: None, algorithm: None })
     }
 
     /// What a token says that its issuer has vouched for just now, and which issuer that is. It is not verified again, so
@@ -445,7 +465,12 @@ impl VerifiedToken {
 
     /// When the token ends, leeway not included.
     pub fn expires(&self) -> Option<Timestamp> {
-        self.expires
+        self.times.expires
+    }
+
+    /// Checks again what changes as time passes: `exp`, `nbf`, `iat` and the age, with the issuer's leeway.
+    pub fn check_times(&self, now: Timestamp) -> Result<(), TokenError> {
+        self.rules.check_times(&self.times, now)
     }
 
     /// The name of the key that signed, if it has one.
@@ -460,7 +485,7 @@ impl VerifiedToken {
 
     /// The identity that the token states, by the mapping of its issuer.
     pub fn identity(&self, transport: Transport) -> Identity {
-        self.rules.mapping.identity(self.claims.clone(), self.rules.name.clone(), transport, self.expires)
+        self.rules.mapping.identity(self.claims.clone(), self.rules.name.clone(), transport, self.times.expires)
     }
 }
 
