@@ -12,7 +12,7 @@ PYTHON := $(STATE)/venv/bin/python
 FIGURES := attacks closure headers tokens fuzz reload fail-closed crash login jwks slow h2 secrets idle
 SIZE ?= full
 
-.PHONY: help demo run test lint fmt bench bench-baseline prove prove-table test-env fuzz-env clean $(FIGURES:%=prove-%)
+.PHONY: help demo run test lint fmt bench bench-baseline bench-peers prove prove-table test-env fuzz-env peers-env clean $(FIGURES:%=prove-%)
 .PHONY: test-fmt test-clippy test-rust test-doc test-deny test-e2e test-clients test-supabase test-oidc test-guides test-skipped
 
 help: ## this list
@@ -38,6 +38,12 @@ bench: ## measurements, as ratios inside one run
 bench-baseline: ## counts instructions anew as what `make bench` compares with
 	$(CARGO) bench --locked --bench instructions -- baseline
 
+bench-peers: peers-env ## the same work in HAProxy, Envoy, nginx (about six minutes); writes docs/performance.md
+	$(CARGO) bench --locked --bench peers -- record
+
+peers-env:
+	@tests/setup-peers.sh
+
 prove: test-env ## every promise at full size (about an hour and a half); records it in docs/proof
 	$(CARGO) test --release --locked --test prove -- $(if $(filter full,$(SIZE)),--full)
 
@@ -45,6 +51,8 @@ prove-fuzz: $(if $(filter full,$(SIZE)),fuzz-env)
 
 fuzz-env:
 	@tests/setup-fuzz.sh
+
+prove prove-attacks: $(if $(filter full,$(SIZE)),peers-env)
 
 $(FIGURES:%=prove-%): prove-%: test-env
 	$(CARGO) test --release --locked --test prove -- $* $(if $(filter full,$(SIZE)),--full)

@@ -5,16 +5,14 @@
 
 #![expect(clippy::expect_used, reason = "a bench ends at the first surprise")]
 
+#[path = "peers/bare.rs"]
+mod bare;
+
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora::proxy::{ProxyHttp, Session, http_proxy_service};
-use pingora::server::configuration::ServerConf;
-use pingora::services::Service as _;
-use pingora::upstreams::peer::HttpPeer;
 use portcullis::live::Live;
 use portcullis::policy;
 use portcullis::policy::references::References;
@@ -31,21 +29,6 @@ const SECRET: &str = "a-secret-of-the-bench-with-more-than-32-bytes";
 const CONNECTIONS: usize = 16;
 const ROUNDS: usize = 9;
 
-struct Bare(SocketAddr);
-
-#[async_trait]
-impl ProxyHttp for Bare {
-    type CTX = ();
-
-    fn new_ctx(&self) {}
-
-    async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora::Result<Box<HttpPeer>> {
-        let mut peer = HttpPeer::new(self.0, false, String::new());
-        peer.options.read_timeout = Some(Duration::from_secs(60));
-        Ok(Box::new(peer))
-    }
-}
-
 fn main() {
     portcullis::server::crypto::install();
     let upstream = runtime("up");
@@ -53,10 +36,7 @@ fn main() {
 
     let bare = runtime("bare");
     let bare_address = free_address();
-    let mut service = http_proxy_service(&Arc::new(ServerConf::default()), Bare(upstream_address));
-    service.add_tcp(&bare_address.to_string());
-    let (_keep, shutdown) = tokio::sync::watch::channel(false);
-    bare.spawn(async move { service.start_service(None, shutdown, 1).await });
+    bare.spawn(bare::serve(bare_address, upstream_address));
 
     let gate = runtime("gate");
     let gateway = Gateway::build(Parts::new(Arc::new(Live::new(compile(upstream_address))))).expect("a gateway");

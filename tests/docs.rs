@@ -2,6 +2,10 @@
 //! `check` and its own tests. A block marked `yaml fragment` is part of a policy or of other files.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::string_slice, reason = "a failure here is a failed test")]
 
+#[path = "../benches/peers/report.rs"]
+#[expect(dead_code, reason = "the bench keeps records and writes the page")]
+mod report;
+
 use std::path::{Path, PathBuf};
 
 use portcullis::diagnostic::Diagnostic;
@@ -125,4 +129,12 @@ fn each_past_bypass_of_a_peer_names_a_test() {
     }
     assert!(wrong.is_empty(), "no such tests: {wrong:#?}");
     assert!(rows.len() > 70, "{} rows", rows.len());
+}
+
+#[test]
+fn the_performance_page_and_its_chart_say_what_the_records_say() {
+    for (file, text) in report::texts() {
+        let now = std::fs::read_to_string(&file).unwrap();
+        assert!(now == text, "{}: `cargo bench --bench peers -- report` writes it", file.display());
+    }
 }

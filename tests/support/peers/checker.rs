@@ -15,9 +15,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Starts it in the current runtime, for tokens signed with this secret (HS256).
-pub async fn start(secret: &str) -> SocketAddr {
-    let key = Key::from_secret(secret.as_bytes(), Algorithm::HS256.into(), None).unwrap();
+/// Starts it in the current runtime, for tokens signed with this key (RS256).
+pub async fn start(public_key: &str) -> SocketAddr {
+    let key = Key::from_pem(public_key, Algorithm::RS256.into(), None).unwrap();
     let rules = IssuerRules::new(
         IssuerName::new("tests"),
         ExpectedIssuer::Exact(super::ISSUER.into()),

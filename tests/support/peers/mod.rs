@@ -86,9 +86,9 @@ impl Program {
         let argument = if self == Self::Envoy { "--version" } else { "-v" };
         let output = Command::new(self.path()?).arg(argument).output().ok()?;
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        let version = text.split(|c: char| c.is_whitespace() || c == '/').find(|word| {
-            word.starts_with(|c: char| c.is_ascii_digit()) && word.split('.').count() >= 3
-        })?;
+        let version = text
+            .split(|c: char| c.is_whitespace() || c == '/')
+            .find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.split('.').count() >= 3)?;
         Some(version.split('-').next().unwrap_or(version).to_owned())
     }
 
