@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use super::outcomes::OUTCOMES;
+use super::failures::OUTCOMES;
 
 /// What a run under callgrind is asked for: an outcome, and how often.
 pub fn asked() -> Option<(&'static str, usize)> {

@@ -12,10 +12,13 @@
     reason = "a bench prints, reads its own settings, and ends at the first surprise"
 )]
 
+#[path = "../../tests/support/outcomes.rs"]
+mod failures;
 mod instructions;
 mod outcomes;
 mod refresh;
 mod revoked;
+#[path = "../../tests/support/statistics.rs"]
 mod statistics;
 
 use std::sync::Arc;
@@ -50,7 +53,6 @@ fn main() {
     }
     let rounds = std::env::var("PORTCULLIS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(400);
     outcomes::compare(rounds);
-    outcomes::compare_over_http(rounds / 4);
     instructions::compare();
     revoked::lookups();
     revoked::requests();

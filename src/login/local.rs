@@ -52,6 +52,9 @@ impl Login {
         let account = name.ok();
         let asked = account.as_ref().map(Account::Asked);
         let failed = |reason| AuditEvent { account: asked, ..failed(reason) };
+        if parts.hasher.is_full() {
+            return Err(refused(OAuthError::Unavailable(BUSY), failed(Reason::Busy)));
+        }
         let down = |_: StoreError| refused(OAuthError::unavailable(), failed(Reason::StoreUnavailable));
         let attempting = Attempting {
             realm: REALM,

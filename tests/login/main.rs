@@ -13,11 +13,9 @@ mod servers;
 
 mod attacks;
 mod cluster;
-mod crash;
-mod flood;
+#[expect(dead_code, reason = "shared with other tests")]
 mod node;
 mod outage;
-mod outcomes;
 
 /// Each of these tests takes the whole machine: what they measure and wait for is their own.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

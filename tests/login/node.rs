@@ -1,4 +1,4 @@
-//! A gateway as a process, and a client of it.
+//! A gateway as a process with a store for logins, and a client of it.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -55,8 +55,13 @@ impl Site {
 
     /// Adds a user with the scope `items`.
     pub fn user(&self, name: &str) {
+        self.user_with(name, PASSWORD);
+    }
+
+    /// The same, with a password of their own.
+    pub fn user_with(&self, name: &str, password: &str) {
         let mut add = self.command(&["user", "add", name, "--scope", "items", "--password-stdin"]).spawn().unwrap();
-        writeln!(add.stdin.take().unwrap(), "{PASSWORD}").unwrap();
+        writeln!(add.stdin.take().unwrap(), "{password}").unwrap();
         let output = add.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
@@ -76,8 +81,13 @@ pub struct Node {
 
 impl Node {
     fn start(site: &Site) -> Self {
-        let mut command = site.command(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-        let mut process = command.spawn().unwrap();
+        // Listeners are those of `portcullis.yaml` where the site has one.
+        let arguments: &[&str] = if site.folder.path().join("portcullis.yaml").exists() {
+            &["serve"]
+        } else {
+            &["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+        };
+        let mut process = site.command(arguments).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (mut lines, seen) = (BufReader::new(process.stderr.take().unwrap()), Arc::clone(&log));
         let (found, addresses) = std::sync::mpsc::channel();
@@ -103,7 +113,7 @@ impl Node {
         self.process.id()
     }
 
-    pub fn kill(mut self) {
+    pub fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

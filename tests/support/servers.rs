@@ -35,8 +35,15 @@ pub struct Place {
 
 impl Place {
     /// A new folder, for `owner` where somebody else runs the server. Ending, the server gets `signal`.
+    ///
+    /// In memory where there is room: what a process has written survives its `kill -9` there as on a disk, and a server
+    /// that syncs all it has when it starts again does not wait for whatever else is written.
     pub fn new(signal: &str, owner: Option<(u32, u32)>) -> Self {
-        let folder = tempfile::Builder::new().prefix("portcullis-test-").tempdir().unwrap().keep();
+        let mut folder = tempfile::Builder::new();
+        let folder = folder.prefix("portcullis-test-");
+        let memory = Path::new("/dev/shm");
+        let made = if free_mib(memory) > 4096 { folder.tempdir_in(memory) } else { folder.tempdir() };
+        let folder = made.unwrap().keep();
         if let Some((user, group)) = owner {
             chown(&folder, Some(user), Some(group)).unwrap();
         }
@@ -77,6 +84,13 @@ impl Place {
     pub fn note(&self, process: &Child) {
         fs::write(self.folder.join("pid"), process.id().to_string()).unwrap();
     }
+}
+
+/// What is free in a file system, 0 where that cannot be said.
+fn free_mib(path: &Path) -> u64 {
+    let said = Command::new("df").args(["-m", "--output=avail"]).arg(path).output();
+    let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
+    said.lines().last().and_then(|free| free.trim().parse().ok()).unwrap_or(0)
 }
 
 impl Drop for Place {
