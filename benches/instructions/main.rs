@@ -177,7 +177,12 @@ fn reader() -> Presented {
     let claims = serde_json::json!({ "sub": "u1", "scope": "items:read profile", "aud": "items", "iss": "portcullis" });
     let claims = portcullis::identity::claims::Claims::new(claims.as_object().cloned().expect("an object"));
     let mapping = portcullis::identity::claims::ClaimMapping::local();
-    Presented::Identity(std::sync::Arc::new(mapping.identity(claims, IssuerName::new("local"), Transport::Bearer, None)))
+    Presented::Identity(std::sync::Arc::new(mapping.identity(
+        claims,
+        IssuerName::new("local"),
+        Transport::Bearer,
+        None,
+    )))
 }
 
 fn question<'q>(policy: &'q Arc<PolicySet>, head: &'q RequestHead<'q>, presented: Presented) -> Question<'q> {

@@ -158,7 +158,7 @@ impl Subject {
                     let Value::Object(claims) = rules::claims(caller) else { panic!("claims are an object") };
                     let claims = Claims::new(claims);
                     let identity = issuer.mapping.identity(claims, issuer.name.clone(), Transport::Bearer, None);
-                    Caller::Known(Box::new(identity))
+                    Caller::Known(std::sync::Arc::new(identity))
                 }
             });
             return Self { rules, policy: Arc::clone(&policy), named, keys, callers: callers.into() };
