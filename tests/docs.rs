@@ -1,6 +1,12 @@
 //! What the documents show is true: every complete policy in them passes `check`, every example folder passes
 //! `check` and its own tests. A block marked `yaml fragment` is part of a policy or of other files.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::string_slice, reason = "a failure here is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a failure here is a failed test"
+)]
 
 #[path = "../benches/peers/report.rs"]
 #[expect(dead_code, reason = "the bench keeps records and writes the page")]

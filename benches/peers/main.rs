@@ -100,8 +100,8 @@ impl Plan {
         let gate = if has("gate") { vec![Kind::Bare, Kind::Portcullis] } else { Kind::ALL.to_vec() };
         let kinds = chosen(Kind::ALL, |kind| has(kind.name())).unwrap_or(gate);
         Self {
-            algorithms: chosen(ALGORITHMS, |algorithm| has(algorithm.as_str())).unwrap_or(ALGORITHMS.to_vec()),
-            tokens: chosen(Tokens::ALL, |tokens| has(tokens.name())).unwrap_or(Tokens::ALL.to_vec()),
+            algorithms: chosen(ALGORITHMS, |algorithm| has(algorithm.as_str())).unwrap_or_else(|| ALGORITHMS.to_vec()),
+            tokens: chosen(Tokens::ALL, |tokens| has(tokens.name())).unwrap_or_else(|| Tokens::ALL.to_vec()),
             kinds: kinds.into_iter().filter(|kind| kind.is_here()).collect(),
             reload: record || has("reload"),
             rounds: number("rounds=").unwrap_or(if record { 9 } else { 3 }),

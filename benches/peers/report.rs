@@ -106,11 +106,11 @@ fn tables(runs: &[Value]) -> String {
     let mut commits: Vec<String> = runs.iter().map(|run| text(&run["commit"])).collect();
     commits.dedup();
     let mut out = format!(
-        "![Processor time per request](performance.svg)\n\n{}, {} of commit {}: HAProxy {}, Envoy {}, nginx {}, on {} \
+        "![Processor time per request](performance.svg)\n\n{}, {} of commit `{}`: HAProxy {}, Envoy {}, nginx {}, on {} \
          cores ({}).\nWhere two values stand, they are those of the two runs.\n\n",
         text(&last["date"]),
         if runs.len() == 2 { "two runs" } else { "one run" },
-        format!("`{}`", commits.join("` and `")),
+        commits.join("` and `"),
         text(&last["versions"]["HAProxy"]),
         text(&last["versions"]["Envoy"]),
         text(&last["versions"]["nginx"]),
