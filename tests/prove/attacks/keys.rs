@@ -8,6 +8,8 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use aws_lc_rs::{hmac, rand, rsa};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use portcullis::clock::Clock as _;
+use portcullis::server::SystemClock;
 use serde_json::json;
 
 /// Who issues tokens, signed with RS256.
@@ -56,7 +58,7 @@ impl Keys {
         let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"));
         let modulus = URL_SAFE_NO_PAD.encode(modulus(&rsa));
         let key = json!({ "kty": "RSA", "kid": "k1", "alg": "RS256", "use": "sig", "n": modulus, "e": "AQAB" });
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let now = SystemClock.now().as_seconds();
         let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let mut keys = Self {
             rsa,
@@ -65,7 +67,7 @@ impl Keys {
             der,
             pem,
             jwks: json!({ "keys": [key] }).to_string(),
-            now: i64::try_from(now).unwrap(),
+            now,
             good: BTreeMap::new(),
         };
         for (name, sub, roles, scope) in [

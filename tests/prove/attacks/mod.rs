@@ -116,7 +116,7 @@ pub fn run_against(runtime: &Runtime, target: &Target, corpus: &Corpus, progress
                 (Wire::Request(_), _) | (Wire::H2(_), Over::H2) | (Wire::Raw(_), Over::Plain | Over::Tls) => true,
                 (Wire::H2(_), _) | (Wire::Raw(_), Over::H2) => false,
             };
-            if has_form && (target.every_form || !jobs.last().is_some_and(|(last, _)| last.id == case.id)) {
+            if has_form && (target.every_form || jobs.last().is_none_or(|(last, _)| last.id != case.id)) {
                 jobs.push(((*case).clone(), *over));
             }
         }
