@@ -149,11 +149,6 @@ impl Gate {
         memory(self.pid(), "VmRSS:")
     }
 
-    /// The most that was ever resident, in KiB.
-    pub fn peak_memory(&self) -> u64 {
-        memory(self.pid(), "VmHWM:")
-    }
-
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
         self.process.try_wait().unwrap().is_none()

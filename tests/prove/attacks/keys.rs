@@ -60,16 +60,8 @@ impl Keys {
         let key = json!({ "kty": "RSA", "kid": "k1", "alg": "RS256", "use": "sig", "n": modulus, "e": "AQAB" });
         let now = SystemClock.now().as_seconds();
         let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        let mut keys = Self {
-            rsa,
-            other,
-            ec,
-            der,
-            pem,
-            jwks: json!({ "keys": [key] }).to_string(),
-            now,
-            good: BTreeMap::new(),
-        };
+        let mut keys =
+            Self { rsa, other, ec, der, pem, jwks: json!({ "keys": [key] }).to_string(), now, good: BTreeMap::new() };
         for (name, sub, roles, scope) in [
             ("admin", "root", r#"["admin"]"#, "items:read items:write"),
             ("user", "ada", "[]", "x"),
