@@ -20,6 +20,7 @@ mod gate;
 #[path = "../../tests/support/machine.rs"]
 mod machine;
 #[path = "../../tests/support/peers/mod.rs"]
+#[expect(dead_code, reason = "nginx checks nothing here, and needs nobody to ask")]
 mod peers;
 #[path = "../../tests/support/servers.rs"]
 mod servers;

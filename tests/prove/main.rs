@@ -19,6 +19,8 @@
 mod h2raw;
 #[path = "../support/machine.rs"]
 mod machine;
+#[path = "../support/peers/mod.rs"]
+mod peers;
 #[path = "../support/servers.rs"]
 mod servers;
 
@@ -145,6 +147,9 @@ fn main() -> ExitCode {
     let names: Vec<&str> = arguments.iter().map(String::as_str).filter(|name| !name.starts_with("--")).collect();
     if arguments.iter().any(|argument| argument.starts_with("--against")) {
         return attacks::against(&arguments);
+    }
+    if arguments.iter().any(|argument| argument == "--peers") {
+        return attacks::against_peers();
     }
     if names == ["table"] {
         table::write();

@@ -13,6 +13,9 @@
 //!     [--guards=x-auth-*,x-forwarded-for] [--keys=FOLDER]
 //! ```
 //!
+//! `-- attacks --peers` attacks HAProxy, nginx and Envoy alone and writes by what each is bypassed into `target/proof`;
+//! the full run does so too.
+//!
 //! Its policy must be that of `tests/attacks/README.md`. With `--keys` the public key of the corpus' tokens is written
 //! there (`key.pem`, `jwks.json`) before anything is sent, and the run begins when somebody presses enter.
 
@@ -20,6 +23,7 @@ mod corpus;
 mod framing;
 mod judge;
 mod keys;
+mod peers;
 mod readers;
 mod send;
 mod upstream;
@@ -39,7 +43,7 @@ use tokio::runtime::Runtime;
 pub use upstream::Upstream;
 
 use crate::gate::{Gate, Site};
-use crate::run::Run;
+use crate::run::{Figure, Run, Size};
 
 /// A gateway that is attacked.
 pub struct Target {
@@ -338,13 +342,25 @@ pub fn run(run: &mut Run) {
         "known exception",
         "headers that only CGI takes for framing (Transfer_Encoding, Content_Length) pass as any other header does",
     );
+    let compared = if run.is_full() { peers::compare(run, &runtime, &corpus) } else { String::new() };
     run.result(format!(
-        "{} cases in {} requests, {} bypasses; {} ordinary requests untouched",
+        "{} cases in {} requests, {} bypasses{compared}; {} ordinary requests untouched",
         crate::table::thousands(distinct),
         crate::table::thousands(total.requests),
         total.bypassed.len(),
         corpus.ordinary.len()
     ));
+}
+
+/// Attacks the peers alone, and shows by what they are bypassed: `prove attacks --peers`.
+pub fn against_peers() -> ExitCode {
+    let alone = |run: &mut Run| {
+        let compared = peers::compare(run, &crate::good::runtime(), &Corpus::read());
+        run.result(format!("bypasses{compared}"));
+    };
+    let figure = Figure { id: "R1", name: "attacks", promise: "", run: alone };
+    let holds = Run::of_figure(&figure, Size::Smoke).finish();
+    if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Every row of the threat model that a single request can show.

@@ -3,12 +3,7 @@
 //! The files beside this one are their configurations, each line with the page that it follows. A line `#if NAME …`
 //! keeps what comes up to its `#end` for those uses alone; `{{name}}` is a value. A peer listens on the loopback only,
 //! has a folder of its own, and ends with its value. `tests/setup-peers.sh` installs them.
-#![expect(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests and benches: each uses a part, and a failure here is a failed test"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests and benches: a failure here is a failed test")]
 
 pub mod checker;
 
