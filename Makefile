@@ -45,7 +45,7 @@ peers-env:
 	@tests/setup-peers.sh
 
 prove: test-env ## every promise at full size (about an hour and a half); records it in docs/proof
-	$(CARGO) test --release --locked --test prove -- $(if $(filter full,$(SIZE)),--full)
+	$(CARGO) test --release --locked --test prove -- --$(if $(filter full,$(SIZE)),full,smoke)
 
 prove-fuzz: $(if $(filter full,$(SIZE)),fuzz-env)
 
@@ -55,7 +55,7 @@ fuzz-env:
 prove prove-attacks: $(if $(filter full,$(SIZE)),peers-env)
 
 $(FIGURES:%=prove-%): prove-%: test-env
-	$(CARGO) test --release --locked --test prove -- $* $(if $(filter full,$(SIZE)),--full)
+	$(CARGO) test --release --locked --test prove -- $* --$(if $(filter full,$(SIZE)),full,smoke)
 
 prove-table: ## writes docs/proof.md and the README's table from docs/proof
 	$(CARGO) test --locked --test prove -- table

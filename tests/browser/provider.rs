@@ -102,6 +102,16 @@ impl Provider {
         format!("http://{}", self.server.address)
     }
 
+    /// Where it says that it is, when people reach it through something else.
+    pub fn known_as(&self, address: SocketAddr) {
+        *self.shared.address.lock().unwrap() = Some(address);
+    }
+
+    /// A token with these claims, signed with the key of the OpenID provider.
+    pub fn token(&self, claims: &Value) -> String {
+        self.shared.es256(claims)
+    }
+
     /// How often new tokens were asked for.
     pub fn refreshes(&self) -> usize {
         self.shared.refreshes.load(Ordering::SeqCst)

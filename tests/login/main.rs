@@ -8,6 +8,9 @@
     reason = "a test ends at the first surprise"
 )]
 
+#[path = "../support/relay.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
+mod relay;
 #[path = "../support/servers.rs"]
 mod servers;
 

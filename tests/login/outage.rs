@@ -3,13 +3,12 @@
 //! 503 means "we cannot decide"; 200, 400 and 401 are said only by a gateway that knows.
 
 use std::fmt;
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::node::{Node, PASSWORD, Site, client, login, refresh, until};
+use super::relay::{Relay, State};
 use super::server;
 use super::servers::{Postgres, Redis};
 
@@ -28,47 +27,6 @@ routes:
   GET /items: { scope: items }
 ";
 const PARTNER_KEY: &str = "9c41d6a07be35f82c1e90d47a6b8f352e0d9c8b7a6f5e4d3c2b1a09f8e7d6c5b";
-
-/// A relay that can make everybody wait.
-struct Relay {
-    address: SocketAddr,
-    delay: Arc<AtomicU64>,
-}
-
-impl Relay {
-    fn to(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, delay) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
-        let wait = Arc::clone(&delay);
-        std::thread::spawn(move || {
-            for near in listener.incoming().map_while(Result::ok) {
-                let Ok(far) = TcpStream::connect(server) else { continue };
-                for (mut from, mut to) in [
-                    (near.try_clone().unwrap(), far.try_clone().unwrap()),
-                    (far.try_clone().unwrap(), near.try_clone().unwrap()),
-                ] {
-                    let wait = Arc::clone(&wait);
-                    std::thread::spawn(move || {
-                        let mut buffer = [0; 16 * 1024];
-                        while let Ok(length @ 1..) = from.read(&mut buffer) {
-                            let until = Instant::now() + Duration::from_millis(wait.load(Ordering::SeqCst));
-                            // What is slow now may be quick again.
-                            while Instant::now() < until && wait.load(Ordering::SeqCst) > 0 {
-                                std::thread::sleep(Duration::from_millis(5));
-                            }
-                            if to.write_all(&buffer[..length]).is_err() {
-                                break;
-                            }
-                        }
-                        let _ = to.shutdown(Shutdown::Both);
-                        let _ = from.shutdown(Shutdown::Both);
-                    });
-                }
-            }
-        });
-        Self { address, delay }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Away {
@@ -190,7 +148,7 @@ impl World {
         match postgres {
             Some(Away::Killed) => self.postgres.kill(),
             Some(Away::Paused) => self.postgres.pause(),
-            Some(Away::Slow) => self.relay.delay.store(10_000, Ordering::SeqCst),
+            Some(Away::Slow) => self.relay.set(State::Slow(Duration::from_secs(10))),
             None => {}
         }
         match (redis, &mut self.redis) {
@@ -204,7 +162,7 @@ impl World {
         match postgres {
             Some(Away::Killed) => self.postgres.restart(),
             Some(Away::Paused) => self.postgres.resume(),
-            Some(Away::Slow) => self.relay.delay.store(0, Ordering::SeqCst),
+            Some(Away::Slow) => self.relay.set(State::Fine),
             None => {}
         }
         match (redis, &mut self.redis) {

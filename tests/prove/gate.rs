@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ impl Site {
         let mut process = self.command(arguments).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (mut lines, kept) = (BufReader::new(process.stderr.take().unwrap()), Arc::clone(&log));
+        let held = Arc::new(AtomicBool::new(false));
+        let holds = Arc::clone(&held);
         let (found, addresses) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let mut line = Vec::new();
@@ -106,6 +109,9 @@ impl Site {
                     let _ = found.send((of("listen"), of("admin")));
                 }
                 line.clear();
+                while holds.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
             }
         });
         let Ok((listeners, admin)) = addresses.recv_timeout(PATIENCE) else {
@@ -119,6 +125,7 @@ impl Site {
             admin: admin.first().map(|(_, address)| *address),
             process,
             log,
+            held,
         }
     }
 }
@@ -132,6 +139,7 @@ pub struct Gate {
     pub admin: Option<SocketAddr>,
     process: Child,
     log: Arc<Mutex<String>>,
+    held: Arc<AtomicBool>,
 }
 
 impl Gate {
@@ -142,6 +150,11 @@ impl Gate {
     /// What it has written to standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Leaves unread what it writes to standard error, or reads on.
+    pub fn hold_log(&self, hold: bool) {
+        self.held.store(hold, Ordering::SeqCst);
     }
 
     /// Resident memory in KiB.

@@ -1,7 +1,7 @@
 //! `make prove`: what is promised, measured. One figure of `figures()` is one promise.
 //!
 //! Without arguments each figure runs at its smoke size, as `make test` does: counts and bytes are judged there, time
-//! and memory are not. `--full` runs the full size, judges all of it, and records a dated JSON under `docs/proof`,
+//! and memory are not. `--full` runs the full size (`--smoke` the small one), judges all of it, and records a dated JSON under `docs/proof`,
 //! from which `docs/proof.md` and the table of the README are written. Names of figures select; `table` only writes
 //! the tables; `--against HOST:PORT=UPSTREAM:PORT` is for the figures that can be pointed at another gateway.
 #![expect(
@@ -21,6 +21,8 @@ mod h2raw;
 mod machine;
 #[path = "../support/peers/mod.rs"]
 mod peers;
+#[path = "../support/relay.rs"]
+mod relay;
 #[path = "../support/servers.rs"]
 mod servers;
 
@@ -55,6 +57,7 @@ mod closure;
 mod crash;
 mod crowd;
 mod dice;
+mod fail_closed;
 mod fuzz;
 mod gate;
 mod good;
@@ -97,6 +100,13 @@ fn figures() -> Vec<Figure> {
             name: "reload",
             promise: "1,000 reloads under load, half of them hostile (broken, huge, unreadable, half written): no request fails, none is decided by two policies, good ones are live within 1 s and bad ones change nothing",
             run: reload::run,
+        },
+        Figure {
+            id: "R7",
+            name: "fail-closed",
+            promise: "whatever a gateway needs is away, stalls, is slow or lies: nobody passes who must not, people whom \
+                      it does not concern notice nothing, and 2 s after its return all is well",
+            run: fail_closed::run,
         },
         Figure {
             id: "R8, R9",
@@ -158,7 +168,10 @@ fn main() -> ExitCode {
     let all = figures();
     let chosen: Vec<&Figure> = all.iter().filter(|figure| names.is_empty() || names.contains(&figure.name)).collect();
     if chosen.is_empty() {
-        return ExitCode::SUCCESS; // the name of a test in another binary
+        // Without a size, it is the name of a test in another binary.
+        let sized = arguments.iter().any(|argument| argument == "--full" || argument == "--smoke");
+        println!("prove: no figure {}", names.join(", "));
+        return if sized { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     let mut failed = Vec::new();
     for figure in chosen {

@@ -153,11 +153,13 @@ impl Disk {
             }
             Hostile::NotText => self.put(b"version: 1\n\xff\xfe\n"),
             Hostile::Thousands => {
-                let many = self.folder.join("many");
+                // In one step: the first few hundred would be a good set.
+                let many = self.root.join("many");
                 fs::create_dir(&many).unwrap();
                 for number in 0..3000 {
                     fs::write(many.join(format!("{number}.yaml")), "version: 1\n").unwrap();
                 }
+                fs::rename(many, self.folder.join("many")).unwrap();
             }
             Hostile::Duplicate => fs::write(self.folder.join("other.yaml"), next).unwrap(),
             Hostile::LinkOutside => {
