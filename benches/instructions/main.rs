@@ -5,7 +5,12 @@
 //! what happens within `measured`, and prints a table beside `baseline.json`. `-- baseline` writes that file anew. Counts
 //! depend on compiler and processor features; the baseline says what it was made with.
 
-#![expect(clippy::expect_used, clippy::print_stdout, reason = "a bench ends at the first surprise, and shows a table")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a bench ends at the first surprise, and shows a table"
+)]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

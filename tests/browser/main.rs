@@ -20,6 +20,7 @@ mod upstream;
 
 mod flight;
 mod gateway;
+#[expect(dead_code, reason = "shared with other tests")]
 mod provider;
 mod redirects;
 mod sessions;

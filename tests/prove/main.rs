@@ -1,9 +1,9 @@
 //! `make prove`: what is promised, measured. One figure of `figures()` is one promise.
 //!
 //! Without arguments each figure runs at its smoke size, as `make test` does: counts and bytes are judged there, time
-//! and memory are not. `--full` runs the full size (`--smoke` the small one), judges all of it, and records a dated JSON under `docs/proof`,
-//! from which `docs/proof.md` and the table of the README are written. Names of figures select; `table` only writes
-//! the tables; `--against HOST:PORT=UPSTREAM:PORT` is for the figures that can be pointed at another gateway.
+//! and memory are not. `--full` runs the full size (`--smoke` the small one), judges all of it, and records a dated JSON
+//! under `docs/proof`, from which `docs/proof.md` and the table of the README are written. Names of figures select;
+//! `table` only writes the tables; `--against=HOST:PORT` sends the attacks to another gateway (tests/attacks/README.md).
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,7 +11,6 @@
     clippy::indexing_slicing,
     clippy::string_slice,
     clippy::print_stdout,
-    clippy::exit,
     reason = "a proof ends at the first surprise, and says on the terminal what it does"
 )]
 

@@ -300,9 +300,10 @@ pub async fn upstream(cut: UnboundedSender<f64>) -> SocketAddr {
                         let head = String::from_utf8_lossy(&received[..end]).to_ascii_lowercase();
                         let length =
                             head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
-                        while length
-                            .map_or(!received.ends_with(b"0\r\n\r\n"), |length| received.len() < end + 4 + length)
-                        {
+                        while length.map_or_else(
+                            || !received.ends_with(b"0\r\n\r\n"),
+                            |length| received.len() < end + 4 + length,
+                        ) {
                             if !matches!(stream.read_buf(&mut received).await, Ok(1..)) {
                                 return;
                             }

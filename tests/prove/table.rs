@@ -114,7 +114,7 @@ fn grouped(value: &Value) -> String {
     }
     let mut grouped = String::new();
     for (at, digit) in text.chars().enumerate() {
-        if at > 0 && (text.len() - at) % 3 == 0 {
+        if at > 0 && (text.len() - at).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);

@@ -4,9 +4,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use portcullis::clock::{ManualClock, Timestamp};
+use portcullis::clock::{Clock as _, ManualClock, Timestamp};
+use portcullis::server::SystemClock;
 use portcullis::token::algorithm::Algorithm;
 use portcullis::token::mint::Minter;
 use serde_json::{Value, json};
@@ -194,8 +195,8 @@ impl World {
     pub fn start() -> Result<Self, String> {
         let missing = |error: String| format!("real stores: {error}");
         let (postgres, redis) = (Postgres::start_durable().map_err(missing)?, Redis::start_durable().map_err(missing)?);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
         let runtime = runtime();
+        let now = SystemClock.now().as_seconds();
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(now)));
         let provider = runtime.block_on(Provider::start(clock));
         let databases = [postgres.database(), postgres.database()];

@@ -114,7 +114,7 @@ impl Disk {
     pub fn hostile(&mut self, kind: Hostile, next: &str) {
         let cut = next.find("{ scope").unwrap() + 4; // within braces: never a whole document
         match kind {
-            Hostile::Truncated => self.put(next[..cut].as_bytes()),
+            Hostile::Truncated => self.put(&next.as_bytes()[..cut]),
             Hostile::Empty => self.put(b""),
             Hostile::Bomb => {
                 let mut bomb = String::from("version: 1\nx0: &x0 [a, a, a, a, a, a, a, a, a]\n");
