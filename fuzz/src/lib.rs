@@ -521,8 +521,9 @@ pub fn discovery(data: &[u8]) {
         let Some(endpoint) = endpoint else { continue };
         assert!(endpoint.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")), "{endpoint}");
         let host = endpoint[8..].split(['/', '?', '#']).next().unwrap_or_default();
+        let name = host.rsplit_once(':').map_or(host, |(name, _port)| name).trim_matches(['[', ']']);
         assert!(
-            !host.contains(['@', '\\']) && !host.starts_with("127.") && !host.starts_with("localhost"),
+            !host.contains(['@', '\\']) && name.parse::<IpAddr>().is_err() && !name.eq_ignore_ascii_case("localhost"),
             "{endpoint}"
         );
     }
@@ -653,7 +654,7 @@ pub fn password_hash(data: &[u8]) {
         assert!(memory.is_some_and(|m| m <= 256 * 1024) && passes.is_some_and(|t| t <= 20), "{stored}");
         assert!(lanes.is_some_and(|p| p <= 16), "{stored}");
     }
-    if let Some(rounds) = number("rounds=") {
+    if let Some(rounds) = number("rounds=").filter(|_| stored.starts_with(['$'])) {
         assert!(rounds <= 1_000_000, "{stored}");
     }
     if format.contains("pbkdf2") {
@@ -677,8 +678,10 @@ pub fn dotenv(data: &[u8]) {
     for (name, value) in &read.variables {
         let last = read.get(name).expect("a name that was read");
         assert!(!name.is_empty());
+        // A word that is none of ours.
         let value = value.expose();
-        let shown = |note: &String| value.len() > 12 && !name.contains(value.as_str()) && note.contains(value.as_str());
+        let is_word = value.len() > 15 && value.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let shown = |note: &String| is_word && !name.contains(value.as_str()) && note.contains(value.as_str());
         assert!(!read.notes.iter().any(shown), "a note shows a value");
         assert!(read.variables.iter().any(|(other, value)| other == name && value.expose() == last));
     }
@@ -800,7 +803,7 @@ fn shown(diagnostics: &[Diagnostic], sources: &Sources) {
             let Some(source) = sources.get(file) else { continue };
             assert!(source.text.get(start as usize..end as usize).is_some(), "{start}..{end} in {:?}", source.text);
         }
-        assert!(!found.message.is_empty() && !found.message.contains('\n'), "{found:?}");
+        assert!(!found.message.is_empty() && !found.message.contains(char::is_control), "{found:?}");
     }
     let _ = text::render(diagnostics, sources, false);
     let _ = json::render(diagnostics, sources);

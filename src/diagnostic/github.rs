@@ -45,7 +45,8 @@ mod tests {
     fn nothing_in_a_finding_can_begin_another_command() {
         let mut sources = Sources::default();
         sources.add("a,b:c.yaml", "x: y\n");
-        let found = Diagnostic::new(Code::P102, "100% `a\n::error::b`", Span { file: FileId(0), start: 3, end: 4 }, "");
+        let mut found = Diagnostic::new(Code::P102, "", Span { file: FileId(0), start: 3, end: 4 }, "");
+        found.message = "100% `a\n::error::b`".to_owned();
         assert_eq!(
             render(&[found], &sources),
             "::error file=a%2Cb%3Ac.yaml,line=1,col=4,endColumn=5,title=P102::100%25 `a%0A::error::b`\n"

@@ -173,13 +173,14 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// A finding with the code's own severity.
+    /// A finding with the code's own severity. What it quotes may hold line ends and escapes of terminals: they are shown
+    /// as U+FFFD, so that a finding stays one line of a log.
     pub fn new(code: Code, message: impl Into<String>, span: Span, label: impl Into<String>) -> Self {
         Self {
             code,
             severity: code.severity(),
-            message: message.into(),
-            primary: Label { span, text: label.into() },
+            message: one_line(message.into()),
+            primary: Label { span, text: one_line(label.into()) },
             secondary: Vec::new(),
             notes: Vec::new(),
             help: Vec::new(),
@@ -191,7 +192,7 @@ impl Diagnostic {
     /// Adds a further place.
     #[must_use]
     pub fn also(mut self, span: Span, text: impl Into<String>) -> Self {
-        self.secondary.push(Label { span, text: text.into() });
+        self.secondary.push(Label { span, text: one_line(text.into()) });
         self
     }
 
@@ -219,5 +220,23 @@ impl Diagnostic {
     /// Whether this finding keeps the set from loading.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error && self.suppressed.is_none()
+    }
+}
+
+/// A text without control characters.
+fn one_line(text: String) -> String {
+    if text.contains(char::is_control) { text.replace(char::is_control, "\u{fffd}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_finding_quotes_stays_one_line_without_escapes() {
+        let found = Diagnostic::new(Code::P109, "`a\r\nb\u{1b}[31m` is wrong", Span::default(), "c\td");
+        let found = found.also(Span::default(), "e\u{85}f");
+        assert_eq!(found.message, "`a\u{fffd}\u{fffd}b\u{fffd}[31m` is wrong");
+        assert_eq!((&*found.primary.text, &*found.secondary[0].text), ("c\u{fffd}d", "e\u{fffd}f"));
     }
 }
