@@ -20,6 +20,7 @@ pub struct Site {
     pub folder: tempfile::TempDir,
     environment: Vec<(String, String)>,
     through: Vec<String>,
+    unread: bool,
 }
 
 impl Site {
@@ -27,7 +28,7 @@ impl Site {
     pub fn new(policy: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("policies")).unwrap();
-        let site = Self { folder, environment: Vec::new(), through: Vec::new() };
+        let site = Self { folder, environment: Vec::new(), through: Vec::new(), unread: false };
         site.write("policies/policy.yaml", policy);
         site
     }
@@ -64,6 +65,12 @@ impl Site {
         self
     }
 
+    /// Gives the gateways a standard output that is a pipe and that nobody reads.
+    pub const fn unread(mut self) -> Self {
+        self.unread = true;
+        self
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -76,7 +83,8 @@ impl Site {
         command.args(&words[1..]);
         command.current_dir(self.path()).env_clear();
         command.envs(self.environment.iter().map(|(name, value)| (name, value))).args(arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let output = if self.unread { Stdio::piped() } else { Stdio::null() };
+        command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
         command
     }
 

@@ -109,10 +109,10 @@ pub fn disk_full(run: &mut Run, tally: &mut Tally) {
     }
 }
 
-/// Nobody reads what the gateway writes to standard error, where it also writes decisions.
+/// Nobody reads what the gateway writes: decisions to standard output, and what it has to say to standard error.
 pub fn blocked(run: &mut Run, tally: &mut Tally) {
     let name = "log pipe / blocked";
-    let site = site(app()).env("PORTCULLIS_LOG__DECISIONS", "stderr");
+    let site = site(app()).unread().env("PORTCULLIS_LOG__DECISIONS", "stdout");
     user(&site);
     let gate = site.start();
     let token = access(&gate);
@@ -140,9 +140,15 @@ pub fn blocked(run: &mut Run, tally: &mut Tally) {
     }
     let memory = gate.memory();
     gate.hold_log(false);
+    let admin = gate.admin.unwrap();
+    let status = send(admin, &format!("GET /-/status HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n"));
+    let status: serde_json::Value = serde_json::from_str(&status.body).unwrap_or_default();
+    let dropped = status["decision_log"]["dropped"].as_u64().unwrap_or(0);
+    run.check(memory < 256 * 1024, || format!("{name}: {memory} KiB"));
+    run.judge(dropped > 0, || format!("{name}: records that were dropped are not counted"));
     tally.cells += 3;
     run.measure(
         name,
-        format!("public 200 · JWT 200 · nobody 401, {requests} requests, {wrong} otherwise, {} MiB", memory / 1024),
+        format!("public 200 · JWT 200 · nobody 401, {requests} requests, {wrong} otherwise, {dropped} records dropped, {} MiB", memory / 1024),
     );
 }
