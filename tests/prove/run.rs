@@ -122,6 +122,11 @@ impl Run {
         holds
     }
 
+    /// How often the promise was broken so far.
+    pub const fn broken(&self) -> u64 {
+        self.failed
+    }
+
     /// Like [`check`](Self::check), for what depends on the machine's load (time, memory): judged at full size only.
     pub fn judge(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if self.is_full() {
