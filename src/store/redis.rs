@@ -10,12 +10,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{
-    Client, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Script, ScriptInvocation,
+    Client, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisResult, Script,
+    ScriptInvocation,
 };
 use tokio::sync::Notify;
 
@@ -27,6 +30,9 @@ use super::{Attempt, Attempts, Cursor, Limits, OpenError, Rate, Revocation, Revo
 
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a connection may take.
+const OPENING: Duration = Duration::from_secs(3);
 
 /// How many revocations are read, written or swept at once.
 const PAGE: usize = 2000;
@@ -43,7 +49,10 @@ const LAST: &str = "portcullis:{revoked}:last";
 /// A connection to Redis that comes back by itself.
 #[derive(Clone)]
 pub struct Redis {
-    connection: ConnectionManager,
+    client: Client,
+    connection: Arc<Mutex<ConnectionManager>>,
+    /// Whether somebody makes another connection.
+    renewing: Arc<AtomicBool>,
     scripts: Arc<Scripts>,
     added: Arc<Notify>,
 }
@@ -152,30 +161,12 @@ impl Redis {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(settings)).map_err(bad)?;
         let added = Arc::new(Notify::new());
-        let wake = Arc::clone(&added);
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(1)
-            .set_max_delay(Duration::from_millis(100))
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE))
-            .set_push_sender(move |push: PushInfo| {
-                // After a gap somebody must look, too.
-                if matches!(push.kind, PushKind::Message | PushKind::Subscribe) {
-                    wake.notify_one();
-                }
-                Ok::<(), std::convert::Infallible>(())
-            })
-            .set_automatic_resubscription();
-        let connecting =
-            tokio::time::timeout(Duration::from_secs(3), client.get_connection_manager_with_config(config));
         let no = |error: String| OpenError::new(format!("no connection to Redis: {error}"), help);
-        let mut connection = connecting
+        let connecting = tokio::time::timeout(OPENING, connect(&client, &added));
+        let connection = connecting
             .await
             .map_err(|_| no("no answer within 3 s".to_owned()))?
             .map_err(|error| no(error.to_string()))?;
-        if let Err(error) = connection.subscribe(CHANNEL).await {
-            tracing::warn!(%error, "revocations are polled: no subscription to {CHANNEL}");
-        }
         let scripts = Arc::new(Scripts {
             begin: Script::new(BEGIN),
             forgive: Script::new(FORGIVE),
@@ -185,17 +176,67 @@ impl Redis {
             since: Script::new(SINCE),
             sweep: Script::new(SWEEP),
         });
-        Ok(Self { connection, scripts, added })
+        let (connection, renewing) = (Arc::new(Mutex::new(connection)), Arc::default());
+        Ok(Self { client, connection, renewing, scripts, added })
+    }
+
+    /// Makes another connection where this one is beyond repair. It comes back by itself when it was lost, but not when
+    /// the server said something else than Redis does while it was made (a proxy's error, too many clients, garbage).
+    fn renew(&self) {
+        if self.renewing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            let mut present = this.connection.lock().clone();
+            // A server that answers has only refused the command.
+            let ping = redis::cmd("PING");
+            let answers = tokio::time::timeout(PATIENCE, ping.query_async::<String>(&mut present)).await;
+            if !answers.is_ok_and(|answer| answer.is_ok_and(|pong| pong == "PONG"))
+                && let Ok(Ok(connection)) = tokio::time::timeout(OPENING, connect(&this.client, &this.added)).await
+            {
+                *this.connection.lock() = connection;
+            }
+            this.renewing.store(false, Ordering::Release);
+        });
     }
 
     async fn run<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, StoreError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection.lock().clone();
         match tokio::time::timeout(PATIENCE, invocation.invoke_async(&mut connection)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(StoreError::Unavailable(format!("redis: {error}"))),
+            Ok(Err(error)) => {
+                if !error.is_io_error() {
+                    self.renew();
+                }
+                Err(StoreError::Unavailable(format!("redis: {error}")))
+            }
             Err(_) => Err(StoreError::Unavailable("redis: no answer within 500 ms".to_owned())),
         }
     }
+}
+
+/// Connects, and listens for revocations.
+async fn connect(client: &Client, added: &Arc<Notify>) -> RedisResult<ConnectionManager> {
+    let wake = Arc::clone(added);
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(1)
+        .set_max_delay(Duration::from_millis(100))
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE))
+        .set_push_sender(move |push: PushInfo| {
+            // After a gap somebody must look, too.
+            if matches!(push.kind, PushKind::Message | PushKind::Subscribe) {
+                wake.notify_one();
+            }
+            Ok::<(), std::convert::Infallible>(())
+        })
+        .set_automatic_resubscription();
+    let mut connection = client.get_connection_manager_with_config(config).await?;
+    if let Err(error) = connection.subscribe(CHANNEL).await {
+        tracing::warn!(%error, "revocations are polled: no subscription to {CHANNEL}");
+    }
+    Ok(connection)
 }
 
 // === Attempts ===

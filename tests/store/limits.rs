@@ -1,10 +1,13 @@
 //! Rates.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis::clock::Timestamp;
+use portcullis::store::redis::Redis;
 use portcullis::store::{Limits, Rate};
 
+use super::relay::{Relay, State};
+use super::servers::{Redis as Server, skipped};
 use super::{NOW, Place, Row, at_once, rows};
 
 pub const ROWS: &[Row] = rows![
@@ -133,4 +136,31 @@ async fn what_one_gateway_takes_another_misses(place: Place) {
     drop(there);
     assert_eq!(take(&*place.limits().await, NOW).await, None);
     assert_eq!(take(&*here, NOW).await, Some(STEP));
+}
+
+/// Q: what a server said while it was not itself is not held against it.
+#[tokio::test]
+async fn a_redis_that_answered_nonsense_is_used_again_when_it_answers() {
+    let server = match Server::start() {
+        Ok(server) => server,
+        Err(missing) => return skipped(&format!("a Redis that answers nonsense: {missing}")),
+    };
+    let url = server.database();
+    let (host, database) = url.strip_prefix("redis://").unwrap().split_once('/').unwrap();
+    let relay = Relay::to(host.parse().unwrap());
+    let limits = Redis::open(&format!("redis://{}/{database}", relay.address)).await.unwrap();
+    for lie in ["\u{fffd}\r\n garbage", "HTTP/1.1 200 OK\r\n\r\n", "-ERR max number of clients reached\r\n", "+OK\r\n"]
+    {
+        assert!(limits.take(lie, RATE, NOW).await.is_ok(), "{lie}");
+        relay.set(State::Lying(lie.as_bytes().to_vec()));
+        for _ in 0..4 {
+            assert!(limits.take(lie, RATE, NOW).await.is_err(), "{lie}");
+        }
+        relay.set(State::Fine);
+        let began = Instant::now();
+        while limits.take(lie, RATE, NOW).await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(5), "{lie}: never again");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }

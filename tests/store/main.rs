@@ -3,6 +3,9 @@
 //! are gateways in it. Time is a parameter everywhere, so nothing here waits for it.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends at the first surprise")]
 
+#[path = "../support/relay.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
+mod relay;
 #[path = "../support/servers.rs"]
 mod servers;
 
