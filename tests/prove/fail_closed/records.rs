@@ -138,6 +138,15 @@ pub fn blocked(run: &mut Run, tally: &mut Tally) {
             }
         }
     }
+    // Records of long requests, until there is no place for more.
+    let long = format!("/nothing/{}", "x".repeat(4000));
+    for _ in 0..run.of(0, 12_000) {
+        tally.requests += 1;
+        let got = send(gate.address, &get(&long, ""));
+        if !run.check(got.status == 404, || format!("{name}: a long request got {}", got.text())) {
+            break;
+        }
+    }
     let memory = gate.memory();
     gate.hold_log(false);
     let admin = gate.admin.unwrap();

@@ -24,6 +24,7 @@ const TOKENS: &str = "version: 1
 app: items
 upstream: http://UPSTREAM
 login: { via: local, limit: none, lockout: none }
+defaults: { timeout: 5s }
 scopes: { items: Everything on items }
 identity:
   local: { preset: local }
@@ -37,6 +38,7 @@ const SESSIONS: &str = "version: 1
 app: shop
 upstream: http://UPSTREAM
 login: { via: supabase, limit: none, lockout: none, return_to: /home }
+defaults: { timeout: 5s }
 identity:
   supabase: { preset: supabase, url: 'http://ISSUER', key: env:KEY, jwt_secret: env:SECRET }
 routes:
@@ -269,6 +271,13 @@ impl World {
             dead_refresh: dead.1,
             dead_cookie,
         };
+    }
+
+    /// Whether somebody who signs in can sign out: the one thing that needs both stores.
+    pub fn signs_out(&self) -> bool {
+        let got = send(self.tokens.address, &login(PASSWORD));
+        got.status == 200
+            && send(self.tokens.address, &form("/logout", &bearer(&got.json("access_token")), &[])).status < 300
     }
 
     fn signed_in(&self) -> (String, String) {
