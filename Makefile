@@ -9,7 +9,7 @@ STATE := target/test-env
 PYTHON := $(STATE)/venv/bin/python
 
 # What is promised, one figure each (tests/prove); `SIZE=ci` runs the small size that `make test` runs too.
-FIGURES := attacks closure headers tokens fuzz reload fail-closed crash login jwks slow h2 secrets idle
+FIGURES := attacks closure tokens fuzz reload fail-closed crash login jwks slow h2 idle
 SIZE ?= full
 
 .PHONY: help demo run test lint fmt bench bench-baseline bench-peers prove prove-table test-env fuzz-env peers-env clean $(FIGURES:%=prove-%)
